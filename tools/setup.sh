@@ -20,8 +20,9 @@
 #   2. an active virtualenv or conda environment (conda's `base` does not count);
 #   3. otherwise .venv in the project's root, which is made if it is not there.
 # Nothing that is installed already is upgraded or replaced: what fits stays, and
-# what cannot fit is named, with the way out, before anything is changed. The
-# forks onedl-mmcv, onedl-mmengine and onedl-mmdetection are as good.
+# what cannot fit is named, with the way out, before anything is changed. (The one
+# exception is a setuptools too old for PyTorch: it is raised, and that is said.)
+# The forks onedl-mmcv, onedl-mmengine and onedl-mmdetection are as good.
 #
 # WHAT CAN BE CHOSEN (environment variables)
 #   PYTHON           the python that makes .venv (default: python3; 3.9 or newer)
@@ -163,6 +164,10 @@ ensure_pip() {
 
 # ------------------------------------------------------------ installing
 
+setuptools_version() {
+  "$PY" -c 'from importlib.metadata import version; print(version("setuptools"))' 2>/dev/null || true
+}
+
 pip() { # pip ARGUMENT...: quiet; what it said is in $WORK/log
   "$PY" -m pip --disable-pip-version-check --no-input "$@" >"$WORK/log" 2>&1
 }
@@ -230,6 +235,7 @@ install_torch() {
   hold
   options+=(-c "$WORK/constraints")
   if pip install "${options[@]}" "${words[@]}"; then return; fi
+  if grep -q ResolutionImpossible "$WORK/log"; then failed "$spec"; fi
   # pip's own indexes may not have the CPU build: PyPI does not.
   if [[ "$spec" == *+cpu* ]]; then
     local url="${TORCH_INDEX_URL:-https://download.pytorch.org/whl/cpu}"
@@ -448,8 +454,12 @@ check conflicts >&2 || exit 1
 TESTED=no
 if [[ -z "${TORCH_SPEC:-}" ]] && check is_fresh; then TESTED=yes; fi
 
+setuptools="$(setuptools_version)"
 install_group tools '5 seconds'
 install_torch
+if [[ -n "$setuptools" && "$setuptools" != "$(setuptools_version)" ]]; then
+  say "setuptools was $setuptools and is now $(setuptools_version), for PyTorch or mmengine"
+fi
 install_group base '30 seconds'
 install_mmcv
 install_mm

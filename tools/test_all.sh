@@ -20,7 +20,7 @@ fi
 "$PY" -m ruff check .
 "$PY" -m ruff format --check .
 
-# Two workers, one thread each: on two cores that is quicker than one worker with
-# two threads, and two workers with two threads each would get in each other's way.
+# A worker for each core (up to 8), one thread each: quicker than one worker with
+# all threads, and workers with several threads would get in each other's way.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" MKL_NUM_THREADS="${MKL_NUM_THREADS:-1}"
-exec "$PY" -m pytest -m '' -n "${TEST_WORKERS:-2}" "$@"
+exec "$PY" -m pytest -m '' -n "${TEST_WORKERS:-auto}" --maxprocesses 8 "$@"

@@ -308,13 +308,20 @@ def constraints(args: argparse.Namespace) -> int:
             pkg.version.Version(version)
         except pkg.version.InvalidVersion:
             continue  # pip cannot read it either, and so cannot replace it
-        print(f'{name}=={version}')
+        if name == 'setuptools' and release(version) < (81,):
+            # The one exception: a new virtualenv comes with a setuptools older
+            # than PyTorch allows. setup.sh says so when pip raises it.
+            print(f'{name}>={version},<81')
+        else:
+            print(f'{name}=={version}')
     if old_torch():
         if 'numpy' not in held:
             print('numpy<2')  # torch before 2.3 cannot talk to numpy 2
     elif args.tested and sys.version_info >= (3, 11):
         for name, line in requirement_lines(HERE / 'tested.txt').items():
-            if name not in STACK and (normal(name) not in held or name in broken):
+            name = normal(name)
+            mine = name not in held or name in broken or name == 'setuptools'
+            if name not in STACK and mine:
                 print(line)
     return 0
 
