@@ -310,7 +310,8 @@ build_mmcv() { # build_mmcv VERSION: make the wheel in $WORK/wheel
   jobs="${MAX_JOBS:-$(jobs_for_memory)}"
   local build=(env MMCV_WITH_OPS=1 MAX_JOBS="$jobs" PATH="$tools/bin:$PATH"
     PYTHONPATH="$tools${PYTHONPATH:+:$PYTHONPATH}")
-  local what=("$PY" -m pip --disable-pip-version-check --no-input wheel
+  # (pip's own cache of built wheels does not ask which PyTorch they are for.)
+  local what=("$PY" -m pip --disable-pip-version-check --no-input wheel --no-cache-dir
     --no-build-isolation --no-deps --no-binary mmcv -w "$WORK/wheel" "mmcv==$version")
 
   if [[ "$TORCH_CUDA" == yes && "$TORCH_NVCC" == yes ]]; then
@@ -461,8 +462,8 @@ if [[ -n "$setuptools" && "$setuptools" != "$(setuptools_version)" ]]; then
   say "setuptools was $setuptools and is now $(setuptools_version), for PyTorch or mmengine"
 fi
 install_group base '30 seconds'
+install_mm # before mmcv, which imports mmengine
 install_mmcv
-install_mm
 install_group dev '10 seconds'
 install_this
 
