@@ -1,0 +1,78 @@
+"""Decoding a box through several regression stages."""
+
+from collections.abc import Sequence
+from typing import Any, Optional, Union
+
+from mmdet.models.task_modules.coders import BaseBBoxCoder
+from mmdet.registry import TASK_UTILS
+from mmdet.structures.bbox import BaseBoxes
+from torch import Tensor
+
+
+@TASK_UTILS.register_module()
+class ChainedBBoxCoder(BaseBBoxCoder):
+    """Decodes S·4 deltas a box, each stage from where the one before ended.
+
+    mmdet's inference path cuts the box output into rows of ``encode_size``,
+    keeps the rows that survive the score threshold and top-k, and calls
+    ``decode`` once. With this coder in place of the base one, that call gives
+    the boxes of the last stage, and nothing else changes.
+
+    Args:
+        stages: One box coder (config or object) for each stage, each with four
+            deltas a box.
+
+    Raises:
+        ValueError: If a stage's coder doesn't have four deltas a box.
+    """
+
+    def __init__(self, stages: Sequence[Union[dict, BaseBBoxCoder]]) -> None:
+        super().__init__(use_box_type=False)
+        self.stages = [
+            TASK_UTILS.build(stage) if isinstance(stage, dict) else stage
+            for stage in stages
+        ]
+        for index, stage in enumerate(self.stages):
+            if stage.encode_size != 4:
+                raise ValueError(
+                    f'the box coder of regression stage {index} is '
+                    f'{type(stage).__name__} with {stage.encode_size} deltas a '
+                    'box; stages can be chained with 4 deltas a box only: use '
+                    "type='DeltaXYWHBBoxCoder' or another 4-delta coder"
+                )
+        self.encode_size = 4 * len(self.stages)
+
+    def encode(self, bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:
+        """Not defined: a stage's target needs the boxes of that very stage."""
+        raise NotImplementedError(
+            'a chained coder has no single target; use `stages[k].encode` with '
+            'the boxes that stage k starts from'
+        )
+
+    def decode(
+        self,
+        bboxes: Union[Tensor, BaseBoxes],
+        pred_bboxes: Tensor,
+        max_shape: Optional[Sequence] = None,
+        **kwargs: Any,
+    ) -> Union[Tensor, BaseBoxes]:
+        """Decode all stages, and clip to the image once, at the end.
+
+        Args:
+            bboxes: Prior boxes, shape (..., 4), xyxy in pixels.
+            pred_bboxes: Deltas, shape (..., S·4), stage after stage.
+            max_shape: (height, width) to clip the last stage's boxes to.
+            **kwargs: Passed on to each stage's ``decode``.
+
+        Returns:
+            The last stage's boxes, shape (..., 4), xyxy in pixels.
+        """
+        last = len(self.stages) - 1
+        for index, stage in enumerate(self.stages):
+            bboxes = stage.decode(
+                bboxes,
+                pred_bboxes[..., 4 * index : 4 * index + 4],
+                max_shape=max_shape if index == last else None,
+                **kwargs,
+            )
+        return bboxes
