@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from mmengine.config.utils import MODULE2PACKAGE
 
 
 def apply() -> None:
@@ -13,14 +14,7 @@ def apply() -> None:
       and numpy scalars), so resuming fails unless exactly these are allowed.
       Files stay loaded with ``weights_only=True``: nothing in them is executed.
     """
-    from mmengine.hub import utils as hub_utils
-    from mmengine.utils import package_utils
-
-    for module in (hub_utils, package_utils):
-        table = getattr(module, 'MODULE2PACKAGE', None)
-        if table is not None:
-            table.setdefault('mmdet_consistent', 'mmdet_consistent')
-
+    MODULE2PACKAGE.setdefault('mmdet_consistent', 'mmdet_consistent')
     if hasattr(torch.serialization, 'add_safe_globals'):
         torch.serialization.add_safe_globals(_checkpoint_globals())
 
