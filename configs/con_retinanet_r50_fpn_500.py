@@ -1,0 +1,4 @@
+# ConRetinaNet R-50, short side 500. Table 4: 33.7 AP.
+_base_ = './retinanet_r50_fpn_500.py'
+custom_imports = dict(imports=['mmdet_consistent'])
+model = dict(bbox_head=dict(type='ConsistentRetinaHead'))

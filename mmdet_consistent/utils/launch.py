@@ -1,0 +1,45 @@
+"""What every tool does before it builds a Runner."""
+
+import os
+from typing import Optional
+
+import torch
+from mmengine.config import Config
+
+
+def load_config(
+    path: str,
+    cfg_options: Optional[dict] = None,
+    launcher: str = 'none',
+    work_dir: Optional[str] = None,
+) -> Config:
+    """Read a config and settle launcher, backend and work folder.
+
+    Args:
+        path: Config file.
+        cfg_options: Overrides, ``key.of.field`` to value.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+        work_dir: Folder for logs and checkpoints; default
+            ``work_dirs/<config name>``, unless the config says another.
+
+    Returns:
+        The config, with gloo as the backend where there is no GPU.
+
+    Raises:
+        SystemExit: If the config file doesn't exist.
+    """
+    if not os.path.isfile(path):
+        raise SystemExit(f'config not found: {path}; configs/ holds those we ship')
+    cfg = Config.fromfile(path)
+    cfg.launcher = launcher
+    if cfg_options:
+        cfg.merge_from_dict(cfg_options)
+    if launcher != 'none' and not torch.cuda.is_available():
+        cfg.env_cfg.dist_cfg = dict(backend='gloo')
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join(
+            'work_dirs', os.path.splitext(os.path.basename(path))[0]
+        )
+    return cfg
