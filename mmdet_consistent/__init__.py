@@ -5,7 +5,9 @@ Importing the package registers its heads and task modules with mmdet, so one
 """
 
 from . import compat
+from .evaluation import CocoIoUMetric
 from .heads import ConsistentMixin, ConsistentRetinaHead
+from .hooks import ProgressHook
 from .task_modules import ChainedBBoxCoder, SecondPassAssigner
 from .version import __version__
 
@@ -13,8 +15,10 @@ compat.apply()
 
 __all__ = [
     'ChainedBBoxCoder',
+    'CocoIoUMetric',
     'ConsistentMixin',
     'ConsistentRetinaHead',
+    'ProgressHook',
     'SecondPassAssigner',
     '__version__',
 ]

@@ -1,5 +1,6 @@
 # The paper's setting: Detectron's RetinaNet schedule at 4 GPUs x 2 images
 # (lr 0.01 for 16 images there, so 0.005 here), horizontal flip only.
+custom_imports = dict(imports=['mmdet_consistent'])
 optim_wrapper = dict(optimizer=dict(lr=0.005))
 auto_scale_lr = dict(base_batch_size=8)
 
@@ -8,11 +9,10 @@ _ann_file = 'data/coco/annotations/instances_val2017.json'
 val_evaluator = [
     dict(type='CocoMetric', ann_file=_ann_file, metric='bbox'),
     dict(
-        type='CocoMetric',
+        type='CocoIoUMetric',
         ann_file=_ann_file,
         metric='bbox',
         iou_thrs=[0.9],
-        metric_items=['mAP'],
         prefix='coco90',
     ),
 ]

@@ -1,5 +1,6 @@
 # A small RetinaNet from scratch on blood cells: minutes on two CPU cores.
 _base_ = ['mmdet::retinanet/retinanet_r18_fpn_1x_coco.py']
+custom_imports = dict(imports=['mmdet_consistent'])
 
 model = dict(
     data_preprocessor=dict(pad_size_divisor=32),
@@ -89,11 +90,10 @@ val_evaluator = [
         metric='bbox',
     ),
     dict(
-        type='CocoMetric',
+        type='CocoIoUMetric',
         ann_file=data_root + 'annotations/val.json',
         metric='bbox',
         iou_thrs=[0.9],
-        metric_items=['mAP'],
         prefix='coco90',
     ),
 ]
@@ -104,11 +104,10 @@ test_evaluator = [
         metric='bbox',
     ),
     dict(
-        type='CocoMetric',
+        type='CocoIoUMetric',
         ann_file=data_root + 'annotations/test.json',
         metric='bbox',
         iou_thrs=[0.9],
-        metric_items=['mAP'],
         prefix='coco90',
     ),
 ]

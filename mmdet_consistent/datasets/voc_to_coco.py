@@ -98,7 +98,9 @@ def convert(
         images.append(
             dict(id=image_id, file_name=file_name, width=new_width, height=new_height)
         )
-        objects, bad = read_objects(voc_root / 'Annotations' / f'{name}.xml', categories)
+        objects, bad = read_objects(
+            voc_root / 'Annotations' / f'{name}.xml', categories
+        )
         dropped += bad
         for category_id, (x1, y1, x2, y2) in objects:
             x1, x2 = (min(max(x, 0), width) * new_width / width for x in (x1, x2))

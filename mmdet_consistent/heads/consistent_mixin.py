@@ -186,18 +186,14 @@ class ConsistentMixin:
         logits = self._flatten(cls_scores, self.cls_out_channels)
         deltas = [self._flatten(level_deltas, 4) for level_deltas in stage_deltas]
         boxes = self._prior_boxes(first['anchor_list'])
-        usable = self._usable_anchors(
-            boxes, first['valid_flag_list'], batch_img_metas
-        )
+        usable = self._usable_anchors(boxes, first['valid_flag_list'], batch_img_metas)
         for stage in range(1, num_stages):
             boxes, usable = self._refine(stage, boxes, usable, deltas[stage - 1])
             targets = self._stage_targets(
                 stage, boxes, usable, batch_gt_instances, batch_gt_instances_ignore
             )
             losses[f'num_pos_s{stage}'] = boxes.new_tensor(len(targets.positives))
-            weight = (
-                self.stage_loss_weights[stage] if stage < self.label_stages else 0
-            )
+            weight = self.stage_loss_weights[stage] if stage < self.label_stages else 0
             if weight != 0:
                 avg_factor = targets.avg_factor
                 if self.cls_normalizer == 'first':

@@ -95,9 +95,7 @@ class SecondPassAssigner(BaseAssigner):
         ignore = boxes.new_zeros((0, 4))
         if gt_instances_ignore is not None:
             ignore = get_box_tensor(gt_instances_ignore.bboxes)
-        gt_inds, max_overlaps = self.assign_batch(
-            boxes[None], [gt_bboxes], [ignore]
-        )
+        gt_inds, max_overlaps = self.assign_batch(boxes[None], [gt_bboxes], [ignore])
         gt_inds, max_overlaps = gt_inds[0], max_overlaps[0]
         labels = torch.full_like(gt_inds, -1)
         positive = gt_inds > 0

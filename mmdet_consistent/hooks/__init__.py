@@ -1,0 +1,5 @@
+"""Training hooks."""
+
+from .progress import ProgressHook
+
+__all__ = ['ProgressHook']

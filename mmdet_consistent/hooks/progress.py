@@ -1,0 +1,77 @@
+"""One line of progress for people who watch a short training."""
+
+import statistics
+import sys
+import time
+from typing import Any, Optional
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Shows name, epoch, per cent, loss and time left; keeps what a table needs.
+
+    On a terminal the line is rewritten in place, else a new one comes every
+    ``interval`` seconds.
+
+    Args:
+        name: What is being trained.
+        runs_left: Trainings of the same length still to come after this one;
+            they count in the time left.
+        interval: Seconds between two lines.
+
+    Attributes:
+        step_seconds: Duration of each training step.
+        num_pos: Positives of each stage, a list a step, by log name.
+    """
+
+    def __init__(self, name: str, runs_left: int = 0, interval: float = 10) -> None:
+        self.name = name
+        self.runs_left = runs_left
+        self.interval = interval
+        self.step_seconds: list[float] = []
+        self.num_pos: dict[str, list[float]] = {}
+        self._last_line = 0.0
+        self._step_start = 0.0
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Start the step's clock."""
+        self._step_start = time.perf_counter()
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Optional[dict] = None,
+    ) -> None:
+        """Record the step, and say where the run is."""
+        now = time.perf_counter()
+        self.step_seconds.append(now - self._step_start)
+        outputs = outputs or {}
+        for key, value in outputs.items():
+            if key.startswith('num_pos'):
+                self.num_pos.setdefault(key, []).append(float(value))
+        done, total = runner.iter + 1, runner.max_iters
+        wait = 0.5 if sys.stdout.isatty() else self.interval
+        if now - self._last_line < wait and done < total:
+            return
+        self._last_line = now
+        step = statistics.median(self.step_seconds[-50:])
+        left = step * (total - done + self.runs_left * total)
+        loss = float(outputs['loss']) if 'loss' in outputs else float('nan')
+        line = (
+            f'{self.name}: epoch {runner.epoch + 1}/{runner.max_epochs}, '
+            f'{100 * done // total} %, loss {loss:.3f}, '
+            f'about {left // 60:.0f} min {left % 60:02.0f} s left'
+        )
+        if sys.stdout.isatty():
+            end = '\n' if done == total else ''
+            print(f'\r{line:<78}', end=end, flush=True)
+        else:
+            print(line, flush=True)
