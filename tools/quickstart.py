@@ -203,7 +203,8 @@ def write_docs(text: str, note: str, picture: Path) -> None:
     (ROOT / 'docs/figures').mkdir(parents=True, exist_ok=True)
     (ROOT / 'docs/figures/quickstart.png').write_bytes(picture.read_bytes())
     (ROOT / 'docs/results/quickstart.md').write_text(
-        f'# Quickstart: BCCD test split\n\nMade by `tools/quickstart.sh --write-docs`.\n\n'
+        '# Quickstart: BCCD test split\n\n'
+        'Made by `tools/quickstart.sh --write-docs`.\n\n'
         f'{text}\n\n{note}\n\n![detections](../figures/quickstart.png)\n'
     )
     readme = ROOT / 'README.md'

@@ -1,0 +1,396 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+
+from tests.heads.helpers import (
+    as_scalars,
+    build_head,
+    features,
+    ground_truth,
+    instances,
+    metas,
+)
+from tests.reference import consistent as reference
+
+NO_LATER = dict(label_stages=1, reg_stages=1)
+IOU_LOSS = dict(reg_decoded_bbox=True, loss_bbox=dict(type='GIoULoss', loss_weight=2.0))
+SOFTMAX = dict(loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False))
+SAMPLING = dict(
+    loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
+    train_cfg=dict(
+        sampler=dict(
+            type='RandomSampler',
+            num=32,
+            pos_fraction=0.5,
+            neg_pos_ub=-1,
+            add_gt_as_proposals=False,
+        )
+    ),
+)
+GHM = dict(
+    loss_cls=dict(type='GHMC', bins=30, momentum=0.75, use_sigmoid=True),
+    loss_bbox=dict(type='GHMR', mu=0.02, bins=10, momentum=0.7, loss_weight=10.0),
+)
+SETTINGS = {
+    'focal': {},
+    'iou': IOU_LOSS,
+    'softmax': SOFTMAX,
+    'sampling': SAMPLING,
+    'ghm': GHM,
+    'one_class': dict(num_classes=1),
+    'means_and_stds': dict(
+        bbox_coder=dict(
+            type='DeltaXYWHBBoxCoder',
+            target_means=[0.1, 0.0, 0.2, 0.0],
+            target_stds=[0.1, 0.1, 0.2, 0.2],
+        )
+    ),
+    'border': dict(train_cfg=dict(allowed_border=16, pos_weight=2.0)),
+    'ssd_like_anchors': dict(
+        anchor_generator=dict(
+            type='AnchorGenerator',
+            scales=[2, 3],
+            ratios=[0.5, 1.0, 2.0],
+            strides=[16, 32, 64],
+        )
+    ),
+}
+
+
+def one_class(gts):
+    for gt in gts:
+        gt.labels.zero_()
+    return gts
+
+
+def losses_of(head, gts, ignores=None):
+    torch.manual_seed(0)  # samplers draw
+    return as_scalars(head.loss_by_feat(*head(features()), gts, metas(), ignores))
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_one_stage_is_mmdets_head_bit_for_bit(name):
+    options = SETTINGS[name]
+    base = build_head('RetinaHead', **options)
+    ours = build_head(**options, **NO_LATER)
+    ours.load_state_dict(base.state_dict())
+    gts = one_class(ground_truth()) if name == 'one_class' else ground_truth()
+    expected, actual = losses_of(base, gts), losses_of(ours, gts)
+    for key, value in expected.items():
+        assert torch.equal(value, actual[key]), key
+    sum(expected.values()).backward()
+    sum(v for k, v in actual.items() if 'loss' in k).backward()
+    theirs = dict(base.named_parameters())
+    for key, parameter in ours.named_parameters():
+        assert torch.equal(parameter.grad, theirs[key].grad), key
+    for a, b in zip(
+        base.predict_by_feat(*base(features()), batch_img_metas=metas()),
+        ours.predict_by_feat(*ours(features()), batch_img_metas=metas()),
+    ):
+        assert torch.equal(a.bboxes, b.bboxes)
+        assert torch.equal(a.scores, b.scores)
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_two_stages_train_with_any_loss(name):
+    head = build_head(**SETTINGS[name])
+    gts = one_class(ground_truth()) if name == 'one_class' else ground_truth()
+    losses = losses_of(head, gts)
+    assert set(losses) == {
+        'loss_cls',
+        'loss_bbox',
+        'loss_cls_s1',
+        'loss_bbox_s1',
+        'num_pos',
+        'num_pos_s1',
+    }
+    assert losses['num_pos_s1'] > 0
+    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    for key, parameter in head.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+    later = head.retina_reg.later_stages[0]
+    assert later.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_first_stage_of_two_is_the_base_heads(name):
+    options = SETTINGS[name]
+    base = build_head('RetinaHead', **options)
+    ours = build_head(**options)
+    ours.load_state_dict(base.state_dict(), strict=False)
+    gts = one_class(ground_truth()) if name == 'one_class' else ground_truth()
+    expected, actual = losses_of(base, gts), losses_of(ours, gts)
+    torch.testing.assert_close(actual['loss_cls'], expected['loss_cls'])
+    torch.testing.assert_close(actual['loss_bbox'], expected['loss_bbox'])
+
+
+def test_a_baseline_checkpoint_lacks_only_the_later_stages():
+    base, ours = build_head('RetinaHead'), build_head(seed=1)
+    result = ours.load_state_dict(base.state_dict(), strict=False)
+    assert result.unexpected_keys == []
+    assert sorted(result.missing_keys) == [
+        'retina_reg.later_stages.0.bias',
+        'retina_reg.later_stages.0.weight',
+    ]
+
+
+@pytest.mark.parametrize('name', ['focal', 'means_and_stds'])
+def test_a_fresh_second_step_leaves_boxes_where_they_are(name):
+    base = build_head('RetinaHead', **SETTINGS[name])
+    ours = build_head(**SETTINGS[name])
+    ours.init_weights()
+    ours.load_state_dict(base.state_dict(), strict=False)
+    for a, b in zip(
+        base.predict_by_feat(*base(features()), batch_img_metas=metas()),
+        ours.predict_by_feat(*ours(features()), batch_img_metas=metas()),
+    ):
+        torch.testing.assert_close(a.scores, b.scores)
+        assert (a.bboxes - b.bboxes).abs().max() < 1
+
+
+def test_no_gradient_flows_through_the_decode():
+    head = build_head()
+    cls_scores, bbox_preds = head(features())
+    bbox_preds = [p.detach().requires_grad_() for p in bbox_preds]
+    losses = head.loss_by_feat(cls_scores, bbox_preds, ground_truth(), metas())
+    (losses['loss_bbox_s1'] + losses['loss_cls_s1']).backward()
+    touched = 0
+    for pred in bbox_preds:
+        staged = pred.grad.unflatten(1, (-1, 2, 4))
+        assert not staged[:, :, 0].any()
+        touched += staged[:, :, 1].abs().sum()
+    assert touched > 0
+
+
+def test_boxes_are_decoded_twice_and_clipped_once():
+    head = build_head(test_cfg=None)
+    torch.nn.init.normal_(head.retina_reg.later_stages[0].weight, std=0.05)
+    cls_scores, bbox_preds = head(features(1))
+    cfg = ConfigDict(nms_pre=10_000, score_thr=-1, min_bbox_size=-1)
+    result = head.predict_by_feat(
+        cls_scores, bbox_preds, batch_img_metas=metas(1), cfg=cfg, with_nms=False
+    )[0]
+    priors = torch.cat(
+        head.prior_generator.grid_priors(
+            [s.shape[-2:] for s in cls_scores], device='cpu'
+        )
+    )
+    deltas = torch.cat(
+        [p.permute(0, 2, 3, 1).reshape(-1, 8) for p in bbox_preds]
+    ).detach()
+    # One row an anchor and class: look at the set of boxes.
+    expected = []
+    for prior, row in zip(priors.tolist(), deltas):
+        box = reference.decode(reference.decode(prior, row[:4]), row[4:])
+        expected.append([min(max(v, 0), 128) for v in box])
+    expected = torch.tensor(expected)
+    distance = torch.cdist(result.bboxes, expected, p=float('inf')).min(dim=1).values
+    assert len(result.bboxes) == len(expected) * 3
+    assert distance.max() < 1e-3
+
+
+BOX = st.tuples(
+    st.integers(0, 100), st.integers(0, 100), st.integers(8, 90), st.integers(8, 90)
+).map(lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]])
+STAGES = st.sampled_from([(2, 2), (2, 1), (3, 2), (1, 2), (3, 3)])
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    boxes=st.lists(st.lists(BOX, max_size=4), min_size=2, max_size=2),
+    ignores=st.lists(st.lists(BOX, max_size=2), min_size=2, max_size=2),
+    stages=STAGES,
+    ignore_iof_thr=st.sampled_from([-1, 0.5]),
+    border=st.sampled_from([-1, 24]),
+)
+def test_later_stages_equal_the_naive_reference(
+    seed, boxes, ignores, stages, ignore_iof_thr, border
+):
+    label_stages, reg_stages = stages
+    weights = [1.0, 0.7, 1.3][:label_stages]
+    head = build_head(
+        label_stages=label_stages,
+        reg_stages=reg_stages,
+        stage_loss_weights=weights,
+        train_cfg=dict(
+            allowed_border=border,
+            assigner=dict(
+                type='MaxIoUAssigner',
+                pos_iou_thr=0.5,
+                neg_iou_thr=0.4,
+                min_pos_iou=0,
+                ignore_iof_thr=ignore_iof_thr,
+            ),
+        ),
+    )
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [(4, 4), (2, 2), (1, 1)]
+    head.prior_generator.strides = [(32, 32), (64, 64), (128, 128)]
+    cls_scores, bbox_preds = [], []
+    for h, w in sizes:
+        shape = (2, 2 * 3, h, w)
+        cls_scores.append(torch.randn(shape, generator=generator).requires_grad_())
+        shape = (2, 2 * reg_stages * 4, h, w)
+        pred = 0.2 * torch.randn(shape, generator=generator)
+        bbox_preds.append(pred.requires_grad_())
+    gen = torch.Generator().manual_seed(seed)
+    labels = [torch.randint(0, 3, (len(b),), generator=gen).tolist() for b in boxes]
+    gts = [instances(b, k) for b, k in zip(boxes, labels)]
+    ignored = [instances(b, [0] * len(b)) for b in ignores]
+    losses = head.loss_by_feat(cls_scores, bbox_preds, gts, metas(), ignored)
+
+    rows = [
+        torch.cat([x.permute(0, 2, 3, 1).reshape(2, -1, c) for x in maps], dim=1)
+        for maps, c in ((cls_scores, 3), (bbox_preds, 4 * reg_stages))
+    ]
+    logits = rows[0].detach().double().requires_grad_()
+    all_deltas = rows[1].detach().double().requires_grad_()
+    deltas = [all_deltas[..., 4 * s : 4 * s + 4] for s in range(reg_stages)]
+    anchors = torch.cat(head.prior_generator.grid_priors(sizes, device='cpu')).tolist()
+    usable = [
+        border < 0
+        or (
+            a[0] >= -border
+            and a[1] >= -border
+            and a[2] < 128 + border
+            and a[3] < 128 + border
+        )
+        for a in anchors
+    ]
+    expected = reference.later_stage_losses(
+        logits,
+        deltas,
+        [anchors, anchors],
+        [usable, usable],
+        boxes,
+        labels,
+        ignores,
+        dict(
+            label_stages=label_stages,
+            reg_stages=reg_stages,
+            weights=weights,
+            thresholds=[(0.6, 0.5), (0.7, 0.6)],
+            ignore_iof_thr=ignore_iof_thr,
+        ),
+    )
+    first = {'loss_cls', 'loss_bbox', 'num_pos'}
+    assert set(losses) - first == set(expected)
+    for key, value in expected.items():
+        value = torch.as_tensor(value, dtype=torch.float64)
+        torch.testing.assert_close(
+            losses[key].double(), value, rtol=1e-4, atol=1e-6, msg=key
+        )
+    sum(v for k, v in losses.items() if '_s' in k and 'loss' in k).backward()
+    sum(v for k, v in expected.items() if 'loss' in k).backward()
+    for maps, c, source in (
+        (cls_scores, 3, logits),
+        (bbox_preds, 4 * reg_stages, all_deltas),
+    ):
+        grads = [torch.zeros_like(x) if x.grad is None else x.grad for x in maps]
+        flat = torch.cat([g.permute(0, 2, 3, 1).reshape(2, -1, c) for g in grads], 1)
+        wanted = torch.zeros_like(source) if source.grad is None else source.grad
+        torch.testing.assert_close(flat.double(), wanted, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize('weights', [(0, 1), (1, 0), (1, 2.5)])
+def test_loss_weights_scale_their_label_sets(weights):
+    plain = losses_of(build_head(), ground_truth())
+    scaled = losses_of(build_head(stage_loss_weights=weights), ground_truth())
+    torch.testing.assert_close(scaled['loss_cls'], weights[0] * plain['loss_cls'])
+    if weights[1] == 0:
+        assert 'loss_cls_s1' not in scaled
+    else:
+        torch.testing.assert_close(
+            scaled['loss_cls_s1'], weights[1] * plain['loss_cls_s1']
+        )
+    assert torch.equal(scaled['loss_bbox'], plain['loss_bbox'])
+    assert torch.equal(scaled['loss_bbox_s1'], plain['loss_bbox_s1'])
+
+
+def test_the_first_stages_normaliser_for_all_labels():
+    own = losses_of(build_head(), ground_truth())
+    first = losses_of(build_head(cls_normalizer='first'), ground_truth())
+    # The second image has no ground truth; mmdet counts it as one positive.
+    ratio = (own['num_pos_s1'] + 1) / (own['num_pos'] + 1)
+    torch.testing.assert_close(
+        first['loss_cls_s1'], own['loss_cls_s1'] * ratio, rtol=1e-4, atol=0
+    )
+    assert torch.equal(first['loss_bbox_s1'], own['loss_bbox_s1'])
+
+
+def test_exploding_refined_anchors_are_ignored():
+    head = build_head()
+    cls_scores, bbox_preds = head(features())
+    broken = [p.detach().clone() for p in bbox_preds]
+    for value, row in ((float('inf'), 0), (float('nan'), 1), (3e38, 2)):
+        broken[0][:, :4, row] = value
+    broken = [p.requires_grad_() for p in broken]
+    losses = head.loss_by_feat(cls_scores, broken, ground_truth(), metas())
+    for key in ('loss_cls_s1', 'loss_bbox_s1'):
+        assert losses[key].isfinite(), key
+
+
+def test_mmdets_assigners_serve_as_stage_assigners():
+    assigner = dict(
+        type='MaxIoUAssigner', match_low_quality=False, pos_iou_thr=0.6, neg_iou_thr=0.5
+    )
+    plain = losses_of(build_head(), ground_truth())
+    ours = losses_of(build_head(stage_assigners=[assigner]), ground_truth())
+    for key, value in plain.items():
+        torch.testing.assert_close(ours[key], value, msg=key)
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (dict(label_stages=3, reg_stages=1), ('label_stages=3', 'reg_stages=1')),
+        (dict(label_stages=0), ('label_stages', '0')),
+        (dict(reg_stages=1.5), ('reg_stages', '1.5')),
+        (dict(stage_loss_weights=(1,)), ('stage_loss_weights', 'label_stages=2')),
+        (dict(stage_loss_weights=(0, 0)), ('stage_loss_weights', 'all 0')),
+        (dict(stage_loss_weights=(1, -1)), ('stage_loss_weights', '-1')),
+        (dict(stage_loss_weights=(1, float('nan'))), ('stage_loss_weights', 'nan')),
+        (dict(cls_normalizer='both'), ('cls_normalizer', 'both')),
+        (
+            dict(stage_assigners=[dict(type='SecondPassAssigner')] * 2),
+            ('stage_assigners', '2 entries'),
+        ),
+        (
+            dict(stage_bbox_coders=[dict(type='DeltaXYWHBBoxCoder')] * 3),
+            ('stage_bbox_coders', '3 entries'),
+        ),
+    ],
+)
+def test_impossible_options_are_refused(options, words):
+    with pytest.raises(ValueError) as error:
+        build_head(**options)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'retinanet_r18_fpn_1x_coco',
+        'retinanet_r50_fpn_1x_coco',
+        'retinanet_r101_fpn_2x_coco',
+        'retinanet_x101-32x4d_fpn_1x_coco',
+        'retinanet_r50-caffe_fpn_ms-1x_coco',
+    ],
+)
+def test_mmdets_configs_with_the_head_swapped(name):
+    from mmengine.hub import get_config
+
+    config = get_config(f'mmdet::retinanet/{name}.py').model
+    head = dict(config.bbox_head, type='ConsistentRetinaHead')
+    head.update(train_cfg=config.train_cfg, test_cfg=config.test_cfg)
+    built = MODELS.build(head)
+    assert built.bbox_coder.encode_size == 8
+    assert sum(p.numel() for p in built.retina_reg.later_stages.parameters()) == (
+        built.retina_reg.weight.numel() + built.retina_reg.bias.numel()
+    )

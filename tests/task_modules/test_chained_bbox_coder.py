@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from mmdet_consistent import ChainedBBoxCoder
+from tests.reference import consistent as reference
+
+DELTA = dict(type='DeltaXYWHBBoxCoder')
+
+
+def test_decodes_stage_after_stage_and_clips_at_the_end():
+    torch.manual_seed(0)
+    corner = torch.rand(50, 2) * 80
+    boxes = torch.cat([corner, corner + 5 + torch.rand(50, 2) * 60], dim=1)
+    deltas = torch.randn(50, 12) * 0.5
+    decoded = ChainedBBoxCoder([DELTA] * 3).decode(boxes, deltas, max_shape=(90, 100))
+    for box, row, actual in zip(boxes.tolist(), deltas, decoded):
+        for stage in range(3):
+            box = reference.decode(box, row[4 * stage : 4 * stage + 4])
+        x1, y1, x2, y2 = box
+        clipped = [min(max(x1, 0), 100), min(max(y1, 0), 90)]
+        clipped += [min(max(x2, 0), 100), min(max(y2, 0), 90)]
+        torch.testing.assert_close(actual, torch.tensor(clipped), rtol=1e-4, atol=1e-3)
+
+
+def test_a_coder_with_other_than_four_deltas_is_refused():
+    with pytest.raises(ValueError, match='stage 1 is BucketingBBoxCoder'):
+        ChainedBBoxCoder([DELTA, dict(type='BucketingBBoxCoder', num_buckets=8)])
+
+
+def test_encoding_is_refused():
+    with pytest.raises(NotImplementedError, match='stages'):
+        ChainedBBoxCoder([DELTA]).encode(torch.zeros(1, 4), torch.zeros(1, 4))
