@@ -46,11 +46,14 @@ def assign(boxes, gts, ignores, pos_thr, neg_thr, ignore_iof_thr=-1):
     return result
 
 
-def decode(box, deltas, max_ratio=abs(math.log(16 / 1000))):
+MAX_LOG_SIZE = abs(math.log(16 / 1000))
+
+
+def decode(box, deltas, max_ratio=MAX_LOG_SIZE):
     """Apply (dx, dy, dw, dh) to an xyxy box; scalars may be tensors."""
     cx, cy = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     w, h = box[2] - box[0], box[3] - box[1]
-    dx, dy, dw, dh = (float(d) for d in deltas)
+    dx, dy, dw, dh = (float(torch.as_tensor(d).detach()) for d in deltas)
     dw = min(max(dw, -max_ratio), max_ratio)
     dh = min(max(dh, -max_ratio), max_ratio)
     cx, cy = cx + dx * w, cy + dy * h

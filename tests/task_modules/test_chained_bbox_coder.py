@@ -1,5 +1,6 @@
 import pytest
 import torch
+from mmdet.models.task_modules.coders import BaseBBoxCoder
 
 from mmdet_consistent import ChainedBBoxCoder
 from tests.reference import consistent as reference
@@ -19,12 +20,24 @@ def test_decodes_stage_after_stage_and_clips_at_the_end():
         x1, y1, x2, y2 = box
         clipped = [min(max(x1, 0), 100), min(max(y1, 0), 90)]
         clipped += [min(max(x2, 0), 100), min(max(y2, 0), 90)]
-        torch.testing.assert_close(actual, torch.tensor(clipped), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(
+            actual, torch.tensor(clipped).float(), rtol=1e-4, atol=1e-3
+        )
+
+
+class RotatedCoder(BaseBBoxCoder):
+    encode_size = 5
+
+    def encode(self, bboxes, gt_bboxes):
+        raise NotImplementedError
+
+    def decode(self, bboxes, bboxes_pred):
+        raise NotImplementedError
 
 
 def test_a_coder_with_other_than_four_deltas_is_refused():
-    with pytest.raises(ValueError, match='stage 1 is BucketingBBoxCoder'):
-        ChainedBBoxCoder([DELTA, dict(type='BucketingBBoxCoder', num_buckets=8)])
+    with pytest.raises(ValueError, match='stage 1 is RotatedCoder with 5 deltas'):
+        ChainedBBoxCoder([DELTA, RotatedCoder()])
 
 
 def test_encoding_is_refused():

@@ -1,4 +1,5 @@
 # Tables 1-3 and 4 (left): short side 500, long side at most 833 pixels.
+_base_ = './retinanet_paper.py'
 _resize = dict(type='Resize', scale=(833, 500), keep_ratio=True)
 _load = dict(type='LoadImageFromFile', backend_args=None)
 _annotations = dict(type='LoadAnnotations', with_bbox=True)

@@ -1,5 +1,6 @@
 # The paper's setting: Detectron's RetinaNet schedule at 4 GPUs x 2 images
 # (lr 0.01 for 16 images there, so 0.005 here), horizontal flip only.
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmdet_consistent'])
 optim_wrapper = dict(optimizer=dict(lr=0.005))
 auto_scale_lr = dict(base_batch_size=8)
