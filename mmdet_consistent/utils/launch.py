@@ -35,7 +35,7 @@ def load_config(
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
     if launcher != 'none' and not torch.cuda.is_available():
-        cfg.env_cfg.dist_cfg = dict(backend='gloo')
+        join_cpu_processes(cfg)
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
@@ -43,3 +43,23 @@ def load_config(
             'work_dirs', os.path.splitext(os.path.basename(path))[0]
         )
     return cfg
+
+
+def join_cpu_processes(cfg: Config) -> None:
+    """Set up distributed training without a GPU.
+
+    mmengine selects a CUDA device for every rank and gives it to the model
+    wrapper. It leaves a process group alone that is already there.
+
+    Args:
+        cfg: The config; its backend and model wrapper are set for CPUs.
+    """
+    cfg.env_cfg.dist_cfg = dict(backend='gloo')
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
