@@ -6,6 +6,7 @@ Example:
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -74,13 +75,15 @@ def run_model(name: str, runs_left: int, args: argparse.Namespace) -> dict:
         print(f'{name}: done before, see {result_file} (--restart to train again)')
         return json.loads(result_file.read_text())
     cfg = quick_config(MODELS[name], args, work_dir)
-    runner = Runner.from_cfg(cfg)
-    progress = ProgressHook(name, runs_left)
-    runner.register_hook(progress, priority='LOW')
-    runner.train()
+    progress = ProgressHook(name, runs_left, stream=sys.stdout)
+    with contextlib.redirect_stdout(args.log):
+        runner = Runner.from_cfg(cfg)
+        runner.register_hook(progress, priority='LOW')
+        runner.train()
     print(f'{name}: evaluating on the test images', flush=True)
     start = time.perf_counter()
-    metrics = runner.test()
+    with contextlib.redirect_stdout(args.log):
+        metrics = runner.test()
     steps_an_epoch = len(runner.train_dataloader)
     result = dict(
         metrics={key: float(value) for key, value in metrics.items()},
@@ -224,6 +227,9 @@ def main() -> None:
     if args.smoke and args.work_dir == Path('work_dirs/quickstart'):
         args.work_dir = Path('work_dirs/quickstart_smoke')
     args.work_dir.mkdir(parents=True, exist_ok=True)
+    # The libraries' own words go to a file, which stays open to the end: their
+    # loggers keep it.
+    args.log = open(args.work_dir / 'output.txt', 'a', buffering=1)  # noqa: SIM115
     names = list(MODELS)
     try:
         results = {
@@ -234,7 +240,8 @@ def main() -> None:
         print('\nStopped. The same command goes on from the last finished epoch.')
         sys.exit(130)
     print('timing a few steps of both, in turn', flush=True)
-    ratio = time_alternately(args, 3 if args.smoke else 10)
+    with contextlib.redirect_stdout(args.log):
+        ratio = time_alternately(args, 3 if args.smoke else 10)
     picture = args.work_dir / 'detections.png'
     draw(results, picture)
     text = table(results)

@@ -3,7 +3,7 @@
 import statistics
 import sys
 import time
-from typing import Any, Optional
+from typing import Any, Optional, TextIO
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -22,16 +22,24 @@ class ProgressHook(Hook):
         runs_left: Trainings of the same length still to come after this one;
             they count in the time left.
         interval: Seconds between two lines.
+        stream: Where to write; default: standard output.
 
     Attributes:
         step_seconds: Duration of each training step.
         num_pos: Positives of each stage, a list a step, by log name.
     """
 
-    def __init__(self, name: str, runs_left: int = 0, interval: float = 10) -> None:
+    def __init__(
+        self,
+        name: str,
+        runs_left: int = 0,
+        interval: float = 10,
+        stream: Optional[TextIO] = None,
+    ) -> None:
         self.name = name
         self.runs_left = runs_left
         self.interval = interval
+        self.stream = stream or sys.stdout
         self.step_seconds: list[float] = []
         self.num_pos: dict[str, list[float]] = {}
         self._last_line = 0.0
@@ -58,7 +66,7 @@ class ProgressHook(Hook):
             if key.startswith('num_pos'):
                 self.num_pos.setdefault(key, []).append(float(value))
         done, total = runner.iter + 1, runner.max_iters
-        wait = 0.5 if sys.stdout.isatty() else self.interval
+        wait = 0.5 if self.stream.isatty() else self.interval
         if now - self._last_line < wait and done < total:
             return
         self._last_line = now
@@ -70,8 +78,8 @@ class ProgressHook(Hook):
             f'{100 * done // total} %, loss {loss:.3f}, '
             f'about {left // 60:.0f} min {left % 60:02.0f} s left'
         )
-        if sys.stdout.isatty():
+        if self.stream.isatty():
             end = '\n' if done == total else ''
-            print(f'\r{line:<78}', end=end, flush=True)
+            print(f'\r{line:<78}', end=end, file=self.stream, flush=True)
         else:
-            print(line, flush=True)
+            print(line, file=self.stream, flush=True)
