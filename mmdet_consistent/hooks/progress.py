@@ -62,9 +62,8 @@ class ProgressHook(Hook):
         now = time.perf_counter()
         self.step_seconds.append(now - self._step_start)
         outputs = outputs or {}
-        for key, value in outputs.items():
-            if key.startswith('num_pos'):
-                self.num_pos.setdefault(key, []).append(float(value))
+        for key, value in self._positives(runner, outputs).items():
+            self.num_pos.setdefault(key, []).append(value)
         done, total = runner.iter + 1, runner.max_iters
         wait = 0.5 if self.stream.isatty() else self.interval
         if now - self._last_line < wait and done < total:
@@ -83,3 +82,13 @@ class ProgressHook(Hook):
             print(f'\r{line:<78}', end=end, file=self.stream, flush=True)
         else:
             print(line, file=self.stream, flush=True)
+
+    @staticmethod
+    def _positives(runner: Runner, outputs: dict) -> dict[str, float]:
+        """Positives of each stage; of mmdet's own heads, from its last sampling."""
+        logged = {k: float(v) for k, v in outputs.items() if k.startswith('num_pos')}
+        head = getattr(runner.model, 'bbox_head', None)
+        sampled = getattr(head, '_raw_positive_infos', {}).get('sampling_results')
+        if logged or not sampled:
+            return logged
+        return {'num_pos': float(sum(len(result.pos_inds) for result in sampled))}

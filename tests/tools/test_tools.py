@@ -112,7 +112,11 @@ def test_quickstart_smoke(tmp_path):
     output = run(
         sys.executable, 'tools/quickstart.py', '--smoke', '--work-dir', tmp_path
     )
-    assert '| ConRetinaNet |' in output
+    rows = [line.split('|') for line in output.splitlines() if line.startswith('| ')]
+    positives = {row[1].strip(): row[6].strip().split(', ') for row in rows}
+    # Same images, anchors and assigner: the first stage sees the same positives.
+    assert positives['RetinaNet'] == positives['ConRetinaNet'][:1]
+    assert len(positives['ConRetinaNet']) == 2
     assert (tmp_path / 'detections.png').stat().st_size > 10_000
     assert output.rstrip().endswith('con_retinanet_r101_fpn.py 4')
     again = run(
