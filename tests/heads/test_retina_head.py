@@ -1,9 +1,13 @@
+from pathlib import Path
+
+import mmdet
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
+from mmengine.hub import get_config
 
 from tests.heads.helpers import (
     as_scalars,
@@ -373,24 +377,23 @@ def test_impossible_options_are_refused(options, words):
         assert word in str(error.value)
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        'retinanet_r18_fpn_1x_coco',
-        'retinanet_r50_fpn_1x_coco',
-        'retinanet_r101_fpn_2x_coco',
-        'retinanet_x101-32x4d_fpn_1x_coco',
-        'retinanet_r50-caffe_fpn_ms-1x_coco',
-    ],
-)
-def test_mmdets_configs_with_the_head_swapped(name):
-    from mmengine.hub import get_config
+def mmdet_retinanet_configs():
+    folder = Path(mmdet.__file__).parent / '.mim/configs/retinanet'
+    return sorted(p.stem for p in folder.glob('*.py') if p.stem != 'retinanet_tta')
 
+
+@pytest.mark.parametrize('name', mmdet_retinanet_configs())
+def test_every_retinanet_config_of_mmdet_takes_the_head(name):
     config = get_config(f'mmdet::retinanet/{name}.py').model
-    head = dict(config.bbox_head, type='ConsistentRetinaHead')
-    head.update(train_cfg=config.train_cfg, test_cfg=config.test_cfg)
+    head = dict(config.bbox_head, type='ConsistentRetinaHead', in_channels=16)
+    head.update(feat_channels=16, train_cfg=config.train_cfg, test_cfg=config.test_cfg)
     built = MODELS.build(head)
-    assert built.bbox_coder.encode_size == 8
-    assert sum(p.numel() for p in built.retina_reg.later_stages.parameters()) == (
-        built.retina_reg.weight.numel() + built.retina_reg.bias.numel()
-    )
+    built.init_weights()
+    levels = [torch.randn(1, 16, size, size) for size in (16, 8, 4, 2, 1)]
+    gts = [instances([[8, 8, 70, 90], [40, 30, 110, 100]], [3, 77])]
+    losses = as_scalars(built.loss_by_feat(*built(levels), gts, metas(1)))
+    assert losses['num_pos_s1'] > 0
+    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    assert built.retina_reg.later_stages[0].bias.grad.abs().sum() > 0
+    later = sum(p.numel() for p in built.retina_reg.later_stages.parameters())
+    assert later == built.retina_reg.weight.numel() + built.retina_reg.bias.numel()
