@@ -7,6 +7,7 @@ Example:
 import argparse
 import os
 
+import torch
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 
@@ -44,6 +45,11 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
     if args.amp:
+        if not torch.cuda.is_available():
+            raise SystemExit(
+                '--amp: mmengine has mixed precision on GPUs only, and there is none '
+                'here; leave --amp out'
+            )
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:

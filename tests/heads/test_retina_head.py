@@ -327,6 +327,24 @@ def test_the_first_stages_normaliser_for_all_labels():
     assert torch.equal(first['loss_bbox_s1'], own['loss_bbox_s1'])
 
 
+def test_decoding_runs_in_float32_under_autocast(monkeypatch):
+    head = build_head()
+    seen = []
+    decode = head.stage_coders[0].decode
+
+    def spy(boxes, deltas, **kwargs):
+        seen.append((boxes.dtype, deltas.dtype, torch.is_autocast_enabled('cpu')))
+        return decode(boxes, deltas, **kwargs)
+
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        cls_scores, bbox_preds = head(features())
+        assert bbox_preds[0].dtype == torch.bfloat16
+        monkeypatch.setattr(head.stage_coders[0], 'decode', spy)
+        losses = head.loss_by_feat(cls_scores, bbox_preds, ground_truth(), metas())
+    assert seen == [(torch.float32, torch.float32, False)]
+    assert all(v.isfinite() for v in as_scalars(losses).values())
+
+
 def test_exploding_refined_anchors_are_ignored():
     head = build_head()
     cls_scores, bbox_preds = head(features())

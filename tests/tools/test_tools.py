@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = 'configs/quickstart/con_retinanet_bccd.py'
@@ -106,6 +107,12 @@ def test_missing_files_are_named():
     assert 'config not found: nowhere.py' in output
     output = run(sys.executable, 'tools/test.py', CONFIG, 'nowhere.pth', check=False)
     assert 'checkpoint not found: nowhere.pth' in output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='about machines without a GPU')
+def test_mixed_precision_without_a_gpu_is_refused():
+    output = run(sys.executable, 'tools/train.py', CONFIG, '--amp', check=False)
+    assert 'leave --amp out' in output
 
 
 def test_quickstart_smoke(tmp_path):
