@@ -2,5 +2,6 @@
 
 from .consistent_mixin import ConsistentMixin
 from .retina_head import ConsistentRetinaHead
+from .ssd_head import ConsistentSSDHead
 
-__all__ = ['ConsistentMixin', 'ConsistentRetinaHead']
+__all__ = ['ConsistentMixin', 'ConsistentRetinaHead', 'ConsistentSSDHead']

@@ -8,117 +8,127 @@ A¹ = decode(A⁰, t⁰), and a further regression output t¹ starts from A¹:
     L_cls = Σ_k w_k · L_cls(c, labels of Aᵏ) / N_k            (Eq. 1)
     L_reg = Σ_k L_reg(tᵏ, targets of Aᵏ) / N_k                 (Eq. 2)
 
-Stage 0 is the base head itself, called unchanged. Aᵏ is detached: no gradient
-flows through a decode. Inference chains the decodes and leaves scores alone.
+Aᵏ is detached: no gradient flows through a decode. Inference chains the decodes
+and leaves scores alone. Stage 0 is the base head: computed together with the
+later stages where its loss is a plain sum over anchors, else by the base head.
 """
 
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Optional, Union
+from typing import Optional, Union
 
 import torch
-from mmdet.models.task_modules import AssignResult
 from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import cat_boxes, get_box_tensor
 from mmdet.utils import InstanceList, OptInstanceList, reduce_mean
 from mmengine.dist import get_world_size
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..task_modules import ChainedBBoxCoder, SecondPassAssigner
-from .options import broadcast, check_stages, default_assigners
+from ..task_modules import ChainedBBoxCoder, SecondPassAssigner, rule_of
+from .anchor_cache import Recent
+from .label_losses import label_set_losses, masked_sum, sums_over_anchors
+from .options import StageOptions, broadcast, default_assigners
 from .staged_conv import replace_box_output
-
-
-class StageTargets(NamedTuple):
-    """What one stage k >= 1 is trained on; A anchors an image, N images.
-
-    Attributes:
-        boxes: Aᵏ, (N, A, 4), float32, xyxy in pixels, not clipped.
-        labels: (N, A) long; ``num_classes`` is background.
-        label_weights: (N, A); 0 where the anchor is ignored.
-        positives: Flat indices (P,) of the positives in N·A.
-        gt_bboxes: Ground truth of each positive, (P, 4), xyxy in pixels.
-        avg_factor: The stage's normaliser N_k, a scalar tensor.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    label_weights: Tensor
-    positives: Tensor
-    gt_bboxes: Tensor
-    avg_factor: Tensor
+from .targets import GroundTruth, StageTargets
+from .variants import mean_score_logits
 
 
 class ConsistentMixin:
     """Adds later stages to an mmdet :class:`AnchorHead`.
 
-    Use as ``class ConsistentXHead(ConsistentMixin, XHead)`` with
-    ``box_output_convs`` naming the head's box output(s).
+    Use as ``class ConsistentXHead(ConsistentMixin, XHead)``; see
+    :class:`ConsistentRetinaHead` for what such a class says about its base.
 
     Args:
         label_stages: Label sets that the classification output meets, the
-            prior anchors' included (Table 3's #cls).
+            prior anchors' included (Table 3's #cls). Default: 2.
         reg_stages: Regression outputs, the base head's included (#reg).
+            Default: 2.
         stage_loss_weights: One weight a label set, (1, α) of Eq. 1. Default:
             all 1. (0, 1) trains on the refined labels alone.
         stage_assigners: Assigner of the stages 1, 2, …: one config for all, or
             a list. Default: :class:`SecondPassAssigner` at 0.6/0.5, then
-            0.7/0.6. Any assigner of mmdet's works, image by image.
+            0.7/0.6. Any assigner of mmdet's works; other than max-IoU ones
+            image by image.
         stage_bbox_coders: Box coder of the regression stages 1, 2, …: one
             config for all, or a list. Default: the base head's.
         cls_normalizer: ``'stage'``: each label set is divided by its own
             number of positives; ``'first'``: all by the first stage's (the
             paper's single N_cls).
+        variant: Figure 4's: ``'consistent'`` (d, the default), ``'cascade'`` (b),
+            ``'gated_cascade'`` (c), ``'baseline'`` (a); or a dict with that
+            ``type`` and the options of :class:`Variant`.
 
     Raises:
         ValueError: If an option is impossible; says which, and the way out.
     """
 
-    box_output_convs: tuple[str, ...] = ()
-
     def __init__(
         self,
         *args,
-        label_stages: int = 2,
-        reg_stages: int = 2,
+        label_stages: Optional[int] = None,
+        reg_stages: Optional[int] = None,
         stage_loss_weights: Optional[Sequence[float]] = None,
         stage_assigners: Union[dict, Sequence[dict], None] = None,
         stage_bbox_coders: Union[dict, Sequence[dict], None] = None,
         cls_normalizer: str = 'stage',
+        variant: Union[str, dict] = 'consistent',
         **kwargs,
     ) -> None:
-        weights = check_stages(
-            label_stages, reg_stages, stage_loss_weights, cls_normalizer
+        options = StageOptions.check(
+            label_stages, reg_stages, stage_loss_weights, cls_normalizer, variant
         )
         super().__init__(*args, **kwargs)
-        self.label_stages = label_stages
-        self.reg_stages = reg_stages
-        self.stage_loss_weights = weights
+        self.label_stages = options.label_stages
+        self.reg_stages = options.reg_stages
+        self.num_stages = max(self.label_stages, self.reg_stages)
+        self.stage_loss_weights = options.loss_weights
         self.cls_normalizer = cls_normalizer
-        self._first_stage: dict = {}
+        self.variant = options.variant
+        self._anchors = Recent()
+        self._base_targets: dict = {}
 
-        num_later = max(label_stages, reg_stages) - 1
+        later = self.num_stages - 1
         if self.train_cfg:
-            configs = broadcast('stage_assigners', stage_assigners, num_later)
-            configs = configs or default_assigners(num_later)
+            configs = broadcast('stage_assigners', stage_assigners, later)
+            configs = configs or default_assigners(later)
             self.stage_assigners = [TASK_UTILS.build(config) for config in configs]
             for assigner in self.stage_assigners:
                 if isinstance(assigner, SecondPassAssigner):
                     assigner.inherit_ignore_rule(self.assigner)
-            self._build_stage_losses(num_later)
+            self._build_stage_losses(later)
 
-        configs = broadcast('stage_bbox_coders', stage_bbox_coders, reg_stages - 1)
-        later_coders = [TASK_UTILS.build(config) for config in configs or []]
-        later_coders = later_coders or [self.bbox_coder] * (reg_stages - 1)
-        self.stage_coders = [self.bbox_coder, *later_coders]
-        if reg_stages > 1:
+        configs = broadcast('stage_bbox_coders', stage_bbox_coders, self.reg_stages - 1)
+        coders = [TASK_UTILS.build(config) for config in configs or []]
+        coders = coders or [self.bbox_coder] * (self.reg_stages - 1)
+        self.stage_coders = [self.bbox_coder, *coders]
+        if self.reg_stages > 1:
             # For good: mmdet's predict path, TTA and exporters find it here.
             self.bbox_coder = ChainedBBoxCoder(self.stage_coders)
+        if self.variant.own_towers:
+            self._build_later_towers()
+        elif self.reg_stages > 1:
             self._replace_box_outputs()
+
+    # ------------------------------------- what a detector's own class says
+
+    def _box_outputs(self) -> list[tuple[nn.Module, str]]:
+        """Parent and name of each convolution that gives deltas."""
+        raise NotImplementedError
+
+    def _build_later_towers(self) -> None:
+        """Make the layers that a cascade's later stages have of their own."""
+        raise ValueError(
+            f"variant='{self.variant.type}': {type(self).__name__} has no such "
+            "variant; use variant='consistent'"
+        )
+
+    def _base_is_plain(self) -> bool:
+        """Whether the base head's loss is the one that the later stages have."""
+        return False
 
     # ------------------------------------------------------------ building
 
@@ -126,17 +136,14 @@ class ConsistentMixin:
         """Give every box output the later stages' deltas."""
         box = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
         identity = [coder.encode(box, box)[0] for coder in self.stage_coders[1:]]
-        for name in self.box_output_convs:
-            replace_box_output(self, name, identity)
+        for parent, name in self._box_outputs():
+            replace_box_output(parent, name, identity)
 
-    def _build_stage_losses(self, num_later: int) -> None:
+    def _build_stage_losses(self, later: int) -> None:
         """Copy the base losses: a loss with a memory (GHM) keeps one a stage."""
-        self.stage_loss_cls = nn.ModuleList(
-            copy.deepcopy(self.loss_cls) for _ in range(num_later)
-        )
-        self.stage_loss_bbox = nn.ModuleList(
-            copy.deepcopy(self.loss_bbox) for _ in range(num_later)
-        )
+        for name in ('loss_cls', 'loss_bbox'):
+            copies = [copy.deepcopy(getattr(self, name)) for _ in range(later)]
+            setattr(self, f'stage_{name}', nn.ModuleList(copies))
 
     # ---------------------------------------------------------------- loss
 
@@ -151,7 +158,8 @@ class ConsistentMixin:
         """Compute the losses of all stages (Eq. 1 and 2).
 
         Args:
-            cls_scores: Logits of each level, (N, A·C, H, W).
+            cls_scores: Logits of each level, (N, A·C, H, W); of a cascade,
+                (N, K·A·C, H, W) for K label stages.
             bbox_preds: Deltas of each level, (N, A·S·4, H, W).
             batch_gt_instances: ``bboxes`` (G, 4), xyxy in pixels, and
                 ``labels`` (G,) of each image.
@@ -159,83 +167,86 @@ class ConsistentMixin:
             batch_gt_instances_ignore: ``bboxes`` of the ignore regions.
 
         Returns:
-            ``loss_cls`` and ``loss_bbox`` exactly as the base head gives them,
+            ``loss_cls`` and ``loss_bbox``, the base head's,
             ``loss_cls_s1``, ``loss_bbox_s1``, … for the later stages, and
             ``num_pos``, ``num_pos_s1``, … (not optimised).
         """
-        stage_deltas = self._split_stages(bbox_preds)
-        with self._as_base_head():
-            losses = super().loss_by_feat(
-                cls_scores,
-                stage_deltas[0],
+        stage_scores = self._split_scores(cls_scores)
+        stage_preds = self._split_preds(bbox_preds)
+        losses: dict = {}
+        trained = list(range(self.num_stages))  # the stages computed here
+        if self._first_rule() is None:
+            losses = self._base_loss(
+                stage_scores[0],
+                stage_preds[0],
                 batch_gt_instances,
                 batch_img_metas,
                 batch_gt_instances_ignore,
             )
-        if self.stage_loss_weights[0] != 1:
-            weight = self.stage_loss_weights[0]
-            losses['loss_cls'] = [loss * weight for loss in losses['loss_cls']]
-        first = self._first_stage
-        self._first_stage = {}
-        losses['num_pos'] = first['num_pos']
-
-        num_stages = max(self.label_stages, self.reg_stages)
-        if num_stages == 1:
+            trained = trained[1:]
+        if not trained:
             return losses
 
-        logits = self._flatten(cls_scores, self.cls_out_channels)
-        deltas = [self._flatten(level_deltas, 4) for level_deltas in stage_deltas]
-        boxes = self._prior_boxes(first['anchor_list'])
-        usable = self._usable_anchors(boxes, first['valid_flag_list'], batch_img_metas)
-        for stage in range(1, num_stages):
-            boxes, usable = self._refine(stage, boxes, usable, deltas[stage - 1])
-            targets = self._stage_targets(
-                stage, boxes, usable, batch_gt_instances, batch_gt_instances_ignore
-            )
-            losses[f'num_pos_s{stage}'] = boxes.new_tensor(len(targets.positives))
-            weight = self.stage_loss_weights[stage] if stage < self.label_stages else 0
-            if weight != 0:
-                avg_factor = targets.avg_factor
-                if self.cls_normalizer == 'first':
-                    avg_factor = first['avg_factor']
-                losses[f'loss_cls_s{stage}'] = weight * self.stage_cls_loss(
-                    stage, logits, targets, avg_factor
-                )
+        gts = GroundTruth.pad(batch_gt_instances, batch_gt_instances_ignore)
+        deltas = [self._flatten(levels, 4) for levels in stage_preds]
+        boxes, usable = self._prior_anchors(cls_scores, batch_img_metas)
+        targets: dict[int, StageTargets] = {}
+        for stage in range(self.num_stages):
+            if stage > 0:
+                boxes, usable = self._refine(stage, boxes, usable, deltas[stage - 1])
+            if stage in trained:
+                targets[stage] = self._stage_targets(stage, boxes, usable, gts)
+        self._share_normalisers(targets)
+
+        logits = [self._flatten(s, self.cls_out_channels) for s in stage_scores]
+        losses.update(self._cls_losses(logits, targets))
+        for stage, target in targets.items():
+            losses[_name('num_pos', stage)] = target.positive.sum().float()
             if stage < self.reg_stages:
-                losses[f'loss_bbox_s{stage}'] = self.stage_bbox_loss(
-                    stage, deltas[stage], targets
+                losses[_name('loss_bbox', stage)] = self._bbox_loss(
+                    stage, deltas[stage], target
                 )
         return losses
 
-    def stage_cls_loss(
-        self,
-        stage: int,
-        logits: Tensor,
-        targets: StageTargets,
-        avg_factor: Union[Tensor, float],
-    ) -> Tensor:
-        """Classification loss of stage k >= 1: L_cls(c, labels of Aᵏ) / N.
+    def _cls_losses(
+        self, logits: list[Tensor], targets: dict[int, StageTargets]
+    ) -> dict[str, Tensor]:
+        """L_cls(c, labels of Aᵏ) / N for every label stage (Eq. 1).
 
         Args:
-            stage: k.
-            logits: c, (N, A, C), shared by all stages.
-            targets: The stage's targets.
-            avg_factor: The normaliser.
+            logits: (N, A, C); one for all stages, or a cascade's one a stage.
+            targets: Of the stages to compute.
+        """
+        weights = self.stage_loss_weights
+        stages = [k for k in targets if k < self.label_stages]
+        if len(logits) == 1:
+            # A cascade's outputs must all stay in the graph.
+            stages = [k for k in stages if weights[k] != 0 or k == 0]
+            values = self.label_losses(logits[0], {k: targets[k] for k in stages})
+        else:
+            values = [self.label_losses(logits[k], {k: targets[k]})[0] for k in stages]
+        return {
+            _name('loss_cls', k): value if weights[k] == 1 else value * weights[k]
+            for k, value in zip(stages, values)
+        }
+
+    def label_losses(
+        self, logits: Tensor, targets: dict[int, StageTargets]
+    ) -> list[Tensor]:
+        """Classification loss of one output under several label sets.
+
+        Args:
+            logits: c, (N, A, C).
+            targets: Of each stage whose labels it meets.
 
         Returns:
-            A scalar.
+            A scalar for each stage, divided by its normaliser.
         """
-        return self.stage_loss_cls[stage - 1](
-            logits.flatten(0, 1),
-            targets.labels.flatten(),
-            targets.label_weights.flatten(),
-            avg_factor=avg_factor,
-        )
+        modules = [self.stage_loss_cls[k - 1] if k else self.loss_cls for k in targets]
+        return label_set_losses(modules, logits, list(targets.values()))
 
-    def stage_bbox_loss(
-        self, stage: int, deltas: Tensor, targets: StageTargets
-    ) -> Tensor:
-        """Regression loss of stage k >= 1, over its positives alone.
+    def _bbox_loss(self, stage: int, deltas: Tensor, targets: StageTargets) -> Tensor:
+        """L_reg(tᵏ, targets of Aᵏ) / N_k over the stage's positives (Eq. 2).
 
         Args:
             stage: k.
@@ -245,45 +256,41 @@ class ConsistentMixin:
         Returns:
             A scalar; 0 with a graph where the stage has no positive.
         """
-        pred = deltas.flatten(0, 1)[targets.positives]
+        pred = deltas.flatten(0, 1)[targets.rows]
         if len(pred) == 0:
             return pred.sum()
-        pred, target = self._regression_pair(stage, pred, targets)
-        return self.stage_loss_bbox[stage - 1](
-            pred, target, torch.ones_like(target), avg_factor=targets.avg_factor
-        )
-
-    def _regression_pair(
-        self, stage: int, pred: Tensor, targets: StageTargets
-    ) -> tuple[Tensor, Tensor]:
-        """Prediction and target of the positives: deltas, or decoded boxes."""
+        is_positive = targets.positive.flatten()[targets.rows, None]
+        boxes = targets.boxes.flatten(0, 1)
+        boxes = boxes[targets.rows % len(boxes)]
+        pred = torch.where(is_positive, pred, 0)
         coder = self.stage_coders[stage]
-        boxes = targets.boxes.flatten(0, 1)[targets.positives]
         if self.reg_decoded_bbox:
-            return get_box_tensor(coder.decode(boxes, pred)), targets.gt_bboxes
-        return pred, coder.encode(boxes, targets.gt_bboxes)
+            pred = get_box_tensor(coder.decode(boxes, pred))
+            target = targets.gt_bboxes
+        else:
+            target = coder.encode(boxes, targets.gt_bboxes)
+        # A row that isn't positive is its own target, and so costs nothing.
+        target = torch.where(is_positive, target, pred.detach())
+        return self.box_loss(stage, pred, target, targets.avg_factor)
+
+    def box_loss(
+        self, stage: int, pred: Tensor, target: Tensor, avg_factor: Tensor
+    ) -> Tensor:
+        """The base head's box loss of stage k: (P, 4) against (P, 4), a scalar."""
+        loss = self.stage_loss_bbox[stage - 1] if stage else self.loss_bbox
+        return masked_sum(loss, pred, target, avg_factor)
+
+    def _base_loss(self, *inputs) -> dict:
+        """Stage 0 by the base head itself, whatever its loss is."""
+        with self._as_base_head():
+            losses = super().loss_by_feat(*inputs)
+        weight = self.stage_loss_weights[0]
+        if weight != 1:
+            losses['loss_cls'] = [loss * weight for loss in losses['loss_cls']]
+        losses['num_pos'] = self._base_targets['num_pos']
+        return losses
 
     # ------------------------------------------------------------- targets
-
-    def get_targets(self, anchor_list, valid_flag_list, *args, **kwargs) -> tuple:
-        """The base head's targets, remembered for the later stages.
-
-        In distributed training the normaliser becomes the mean over the ranks,
-        so that N processes train as one with N times the batch.
-        """
-        targets = list(
-            super().get_targets(anchor_list, valid_flag_list, *args, **kwargs)
-        )
-        labels = torch.cat(targets[0], dim=1)
-        positive = (labels >= 0) & (labels < self.num_classes)
-        targets[4] = self._mean_over_ranks(targets[4], labels.device)
-        self._first_stage = dict(
-            anchor_list=anchor_list,
-            valid_flag_list=valid_flag_list,
-            num_pos=positive.sum().float(),
-            avg_factor=targets[4],
-        )
-        return tuple(targets)
 
     @torch.no_grad()
     def _refine(
@@ -293,122 +300,151 @@ class ConsistentMixin:
 
         Args:
             stage: k.
-            boxes: Aᵏ⁻¹, (N, A, 4), xyxy in pixels.
+            boxes: Aᵏ⁻¹, (N, A, 4) or (1, A, 4), xyxy in pixels.
             usable: (N, A) bool.
             deltas: tᵏ⁻¹, (N, A, 4).
 
         Returns:
-            Aᵏ and the anchors still usable. One that is not finite or has no
-            area is out for good; it keeps its last sound box.
+            Aᵏ, (N, A, 4), and the anchors still usable. One that is not finite
+            or has no area is out for good; it keeps its last sound box.
         """
+        boxes = boxes.expand_as(deltas)
         with torch.autocast(boxes.device.type, enabled=False):
             refined = self.stage_coders[stage - 1].decode(
                 boxes.flatten(0, 1), deltas.detach().float().flatten(0, 1)
             )
         refined = get_box_tensor(refined).view_as(boxes)
-        size = refined[..., 2:] - refined[..., :2]
-        sound = refined.isfinite().all(-1) & (size > 0).all(-1)
-        sound &= size.prod(-1) > 0
+        x1, y1, x2, y2 = refined.unbind(-1)
+        # False also where an area is NaN or infinite.
+        area = (x2 - x1) * (y2 - y1)
+        sound = (x2 > x1) & (y2 > y1) & (area > 0) & (area < float('inf'))
         return torch.where(sound[..., None], refined, boxes), usable & sound
 
     @torch.no_grad()
     def _stage_targets(
-        self,
-        stage: int,
-        boxes: Tensor,
-        usable: Tensor,
-        batch_gt_instances: InstanceList,
-        batch_gt_instances_ignore: OptInstanceList,
+        self, stage: int, boxes: Tensor, usable: Tensor, gts: GroundTruth
     ) -> StageTargets:
         """Labels and box targets of Aᵏ; see :class:`StageTargets`."""
-        gt_bboxes = [get_box_tensor(gt.bboxes) for gt in batch_gt_instances]
-        gt_inds = self._assign(
-            stage, boxes, usable, batch_gt_instances, batch_gt_instances_ignore
-        )
-        per_image = (gt_inds > 0).sum(dim=1).clamp(min=1)
-        avg_factor = per_image.sum()
+        assigner = self.stage_assigners[stage - 1] if stage else self.assigner
+        rule = rule_of(assigner)
+        if rule is not None:
+            gt_inds = gts.match(boxes, usable, rule)
+        else:
+            gt_inds = gts.assign(boxes.expand(*usable.shape, 4), usable, assigner)
+        avg_factor = None
         if not isinstance(self.sampler, PseudoSampler):
-            gt_inds, avg_factor = self._sample(
-                boxes, usable, gt_inds, batch_gt_instances
+            gt_inds, avg_factor = gts.sample(
+                boxes.expand(*usable.shape, 4), usable, gt_inds, self.sampler
             )
-
-        positives = (gt_inds.flatten() > 0).nonzero().squeeze(1)
-        counts = torch.tensor([len(gts) for gts in gt_bboxes], device=boxes.device)
-        offsets = counts.cumsum(0) - counts
-        gt_index = (gt_inds - 1 + offsets[:, None]).flatten()[positives]
-        gt_labels = torch.cat([gt.labels for gt in batch_gt_instances])
-
-        labels = torch.full_like(gt_inds, self.num_classes)
-        labels.view(-1)[positives] = gt_labels[gt_index]
-        label_weights = (gt_inds >= 0).to(boxes.dtype)
-        if self.train_cfg['pos_weight'] > 0:
-            label_weights.view(-1)[positives] = self.train_cfg['pos_weight']
-        return StageTargets(
-            boxes=boxes,
-            labels=labels,
-            label_weights=label_weights,
-            positives=positives,
-            gt_bboxes=torch.cat(gt_bboxes)[gt_index].to(boxes),
-            avg_factor=self._mean_over_ranks(avg_factor, boxes.device),
+        return gts.targets(
+            boxes,
+            gt_inds,
+            num_classes=self.num_classes,
+            pos_weight=self.train_cfg['pos_weight'],
+            avg_factor=avg_factor,
+            choose_rows=boxes.device.type == 'cpu' or not self._sums_boxes(),
         )
 
-    def _assign(
-        self,
-        stage: int,
-        boxes: Tensor,
-        usable: Tensor,
-        batch_gt_instances: InstanceList,
-        batch_gt_instances_ignore: OptInstanceList,
-    ) -> Tensor:
-        """Assigned ground truth (N, A): -1 ignored, 0 negative, else index + 1."""
-        assigner = self.stage_assigners[stage - 1]
-        ignored = batch_gt_instances_ignore or [None] * len(boxes)
-        if isinstance(assigner, SecondPassAssigner):
-            gt_inds, _ = assigner.assign_batch(
-                boxes,
-                [get_box_tensor(gt.bboxes) for gt in batch_gt_instances],
-                [
-                    boxes.new_zeros((0, 4)) if i is None else get_box_tensor(i.bboxes)
-                    for i in ignored
-                ],
-            )
-            return gt_inds.masked_fill(~usable, -1)
-        gt_inds = torch.full(usable.shape, -1, device=boxes.device)
-        for image, gt_instances in enumerate(batch_gt_instances):
-            result = assigner.assign(
-                InstanceData(priors=boxes[image][usable[image]]),
-                gt_instances,
-                ignored[image],
-            )
-            gt_inds[image, usable[image]] = result.gt_inds
-        return gt_inds
+    def get_targets(self, anchor_list, valid_flag_list, *args, **kwargs) -> tuple:
+        """The base head's targets; its normaliser becomes the mean over the ranks.
 
-    def _sample(
-        self,
-        boxes: Tensor,
-        usable: Tensor,
-        gt_inds: Tensor,
-        batch_gt_instances: InstanceList,
-    ) -> tuple[Tensor, float]:
-        """Let the base head's sampler choose; all others become ignored."""
-        sampled = torch.full_like(gt_inds, -1)
-        avg_factor = 0
-        for image, gt_instances in enumerate(batch_gt_instances):
-            candidates = usable[image].nonzero().squeeze(1)
-            assigned = gt_inds[image, candidates]
-            labels = torch.full_like(assigned, -1)
-            labels[assigned > 0] = gt_instances.labels[assigned[assigned > 0] - 1]
-            result = self.sampler.sample(
-                AssignResult(
-                    len(gt_instances), assigned, boxes.new_zeros(len(assigned)), labels
-                ),
-                InstanceData(priors=boxes[image, candidates]),
-                gt_instances,
+        So N processes train as one with N times the batch.
+        """
+        targets = list(
+            super().get_targets(anchor_list, valid_flag_list, *args, **kwargs)
+        )
+        labels = torch.cat(targets[0], dim=1)
+        positive = (labels >= 0) & (labels < self.num_classes)
+        targets[4] = _mean_over_ranks([targets[4]], labels.device)[0]
+        self._base_targets = dict(num_pos=positive.sum().float(), avg_factor=targets[4])
+        return tuple(targets)
+
+    def _share_normalisers(self, targets: dict[int, StageTargets]) -> None:
+        """Average each N_k over the ranks, all at once; apply ``cls_normalizer``."""
+        own = [target.avg_factor for target in targets.values()]
+        device = next(iter(targets.values())).labels.device
+        first = self._base_targets.get('avg_factor')
+        for stage, factor in zip(targets, _mean_over_ranks(own, device)):
+            first = factor if stage == 0 else first
+            cls_factor = first if self.cls_normalizer == 'first' else factor
+            targets[stage] = targets[stage]._replace(
+                avg_factor=factor, cls_avg_factor=cls_factor
             )
-            for chosen in (result.pos_inds, result.neg_inds):
-                sampled[image, candidates[chosen]] = assigned[chosen]
-            avg_factor += result.avg_factor
-        return sampled, avg_factor
+
+    def _first_rule(self):
+        """How stage 0 is matched, where it is computed with the later stages."""
+        plain = isinstance(self.sampler, PseudoSampler) and self._base_is_plain()
+        return rule_of(self.assigner) if plain else None
+
+    def _sums_boxes(self) -> bool:
+        """Whether the box loss is a sum over rows, each by itself."""
+        return sums_over_anchors(self.loss_bbox)
+
+    # ------------------------------------------------------------- anchors
+
+    def get_anchors(
+        self,
+        featmap_sizes: list[tuple],
+        batch_img_metas: list[dict],
+        device: Union[torch.device, str] = 'cuda',
+    ) -> tuple[list, list]:
+        """The base head's, remembered for the last few shapes."""
+        key = (
+            tuple(tuple(size) for size in featmap_sizes),
+            tuple(tuple(meta['pad_shape'][:2]) for meta in batch_img_metas),
+            str(device),
+            torch.is_inference_mode_enabled(),
+        )
+        make = super().get_anchors
+        return self._anchors.get(
+            key, lambda: make(featmap_sizes, batch_img_metas, device=device)
+        )
+
+    def _prior_anchors(
+        self, cls_scores: list[Tensor], batch_img_metas: list[dict]
+    ) -> tuple[Tensor, Tensor]:
+        """A⁰, (1, A, 4) float32, xyxy in pixels, and who takes part, (N, A).
+
+        Raises:
+            ValueError: If an image has no anchor inside it.
+        """
+        sizes = [scores.shape[-2:] for scores in cls_scores]
+        device = cls_scores[0].device
+        anchors, flags = self.get_anchors(sizes, batch_img_metas, device=device)
+        boxes = get_box_tensor(cat_boxes(anchors[0])).float()
+        border = self.train_cfg['allowed_border']
+        usable = torch.stack(
+            [
+                anchor_inside_flags(boxes, torch.cat(f), m['img_shape'][:2], border)
+                for f, m in zip(flags, batch_img_metas)
+            ]
+        )
+        if border >= 0 and not usable.any(dim=1).all():
+            raise ValueError(
+                f'train_cfg.allowed_border={border} leaves an image of this batch '
+                'without any anchor; set it to -1 to use all anchors, or give the '
+                'anchor generator smaller anchors'
+            )
+        return boxes[None], usable
+
+    # ----------------------------------------------------------- inference
+
+    def predict_by_feat(
+        self, cls_scores: list[Tensor], bbox_preds: list[Tensor], *args, **kwargs
+    ) -> InstanceList:
+        """The base head's: scores as they are, boxes by the chained coder.
+
+        A cascade's scores become the mean of its stages' probabilities.
+        """
+        stages = self._split_scores(cls_scores)
+        if len(stages) > 1 and self.variant.scores == 'last':
+            cls_scores = stages[-1]
+        elif len(stages) > 1:
+            cls_scores = [
+                mean_score_logits(list(level), self.use_sigmoid_cls, self.num_classes)
+                for level in zip(*stages)
+            ]
+        return super().predict_by_feat(cls_scores, bbox_preds, *args, **kwargs)
 
     # ------------------------------------------------------------- helpers
 
@@ -422,7 +458,14 @@ class ConsistentMixin:
         finally:
             self.bbox_coder = coder
 
-    def _split_stages(self, bbox_preds: list[Tensor]) -> list[list[Tensor]]:
+    def _split_scores(self, cls_scores: list[Tensor]) -> list[list[Tensor]]:
+        """Levels of logits to stages of levels; one stage where all share them."""
+        if not self.variant.own_towers:
+            return [cls_scores]
+        levels = [scores.chunk(self.label_stages, dim=1) for scores in cls_scores]
+        return [list(stage) for stage in zip(*levels)]
+
+    def _split_preds(self, bbox_preds: list[Tensor]) -> list[list[Tensor]]:
         """Levels of (N, A·S·4, H, W) to stages of levels of (N, A·4, H, W)."""
         if self.reg_stages == 1:
             return [bbox_preds]
@@ -438,33 +481,17 @@ class ConsistentMixin:
         rows = [x.permute(0, 2, 3, 1).reshape(len(x), -1, channels) for x in levels]
         return torch.cat(rows, dim=1)
 
-    @staticmethod
-    def _prior_boxes(anchor_list: list[list]) -> Tensor:
-        """A⁰ of the batch, (N, A, 4), float32, xyxy in pixels."""
-        boxes = [get_box_tensor(cat_boxes(levels)) for levels in anchor_list]
-        return torch.stack(boxes).float()
 
-    def _usable_anchors(
-        self, boxes: Tensor, valid_flag_list: list[list], batch_img_metas: list[dict]
-    ) -> Tensor:
-        """The anchors (N, A) that the base head trains on."""
-        flags = [
-            anchor_inside_flags(
-                boxes[image],
-                torch.cat(valid_flag_list[image]),
-                img_meta['img_shape'][:2],
-                self.train_cfg['allowed_border'],
-            )
-            for image, img_meta in enumerate(batch_img_metas)
-        ]
-        return torch.stack(flags)
+def _name(loss: str, stage: int) -> str:
+    """The log name of a stage's loss: the base head's for stage 0."""
+    return f'{loss}_s{stage}' if stage else loss
 
-    @staticmethod
-    def _mean_over_ranks(
-        avg_factor: Union[Tensor, float], device: torch.device
-    ) -> Union[Tensor, float]:
-        """A normaliser averaged over the processes, never below 1."""
-        if get_world_size() == 1:
-            return avg_factor
-        total = torch.as_tensor(avg_factor, dtype=torch.float32, device=device)
-        return reduce_mean(total).clamp(min=1)
+
+def _mean_over_ranks(factors: list, device: torch.device) -> list:
+    """Normalisers averaged over the processes, never below 1."""
+    if get_world_size() == 1:
+        return factors
+    total = torch.stack(
+        [torch.as_tensor(f, dtype=torch.float32, device=device) for f in factors]
+    )
+    return list(reduce_mean(total).clamp(min=1).unbind())

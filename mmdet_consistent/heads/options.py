@@ -1,43 +1,84 @@
 """Checks and defaults of the stages' options."""
 
 from collections.abc import Sequence
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
+
+from .variants import Variant
 
 
-def check_stages(
-    label_stages: int,
-    reg_stages: int,
-    stage_loss_weights: Optional[Sequence[float]],
-    cls_normalizer: str,
-) -> tuple[float, ...]:
-    """Refuse impossible stages.
+class StageOptions(NamedTuple):
+    """The stages' options, checked.
 
-    Returns:
-        One classification loss weight for each label stage.
-
-    Raises:
-        ValueError: Naming the field, its value and the way out.
+    Attributes:
+        label_stages: Label sets.
+        reg_stages: Regression outputs.
+        loss_weights: One classification loss weight for each label stage.
+        variant: Figure 4's detector.
     """
-    for name, value in (('label_stages', label_stages), ('reg_stages', reg_stages)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+
+    label_stages: int
+    reg_stages: int
+    loss_weights: tuple[float, ...]
+    variant: Variant
+
+    @classmethod
+    def check(
+        cls,
+        label_stages: Optional[int],
+        reg_stages: Optional[int],
+        stage_loss_weights: Optional[Sequence[float]],
+        cls_normalizer: str,
+        variant: Union[str, dict],
+    ) -> 'StageOptions':
+        """Fill in the defaults and refuse impossible stages.
+
+        Raises:
+            ValueError: Naming the field, its value and the way out.
+        """
+        variant = Variant.check(variant)
+        default = 1 if variant.type == 'baseline' else 2
+        label_stages = default if label_stages is None else label_stages
+        reg_stages = default if reg_stages is None else reg_stages
+        for name, value in (('label_stages', label_stages), ('reg_stages', reg_stages)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f'{name} must be a whole number of at least 1, got {value!r}; '
+                    '1 is the base detector, 2 the paper'
+                )
+        if variant.type == 'baseline' and (label_stages, reg_stages) != (1, 1):
             raise ValueError(
-                f'{name} must be a whole number of at least 1, got {value!r}; '
-                '1 is the base detector, 2 the paper'
+                f"variant='baseline' has one stage, but label_stages={label_stages} "
+                f'and reg_stages={reg_stages}: leave them out, or use '
+                "variant='consistent'"
             )
-    if label_stages - 1 > reg_stages:
-        raise ValueError(
-            f'label_stages={label_stages} needs the boxes of {label_stages - 1} '
-            f'regression stages, but reg_stages={reg_stages}: set reg_stages to '
-            f'at least {label_stages - 1}, or label_stages to at most '
-            f'{reg_stages + 1}'
-        )
-    if cls_normalizer not in ('stage', 'first'):
-        raise ValueError(
-            "cls_normalizer must be 'stage' (each label set's own positives) or "
-            f"'first' (the first stage's for all), got {cls_normalizer!r}"
-        )
+        if label_stages - 1 > reg_stages:
+            raise ValueError(
+                f'label_stages={label_stages} needs the boxes of {label_stages - 1} '
+                f'regression stages, but reg_stages={reg_stages}: set reg_stages to '
+                f'at least {label_stages - 1}, or label_stages to at most '
+                f'{reg_stages + 1}'
+            )
+        if cls_normalizer not in ('stage', 'first'):
+            raise ValueError(
+                "cls_normalizer must be 'stage' (each label set's own positives) or "
+                f"'first' (the first stage's for all), got {cls_normalizer!r}"
+            )
+        weights = _check_weights(stage_loss_weights, label_stages)
+        return cls(label_stages, reg_stages, weights, variant)
+
+
+def _check_weights(
+    stage_loss_weights: Optional[Sequence[float]], label_stages: int
+) -> tuple[float, ...]:
+    """One finite weight for each label stage; default: all 1."""
     if stage_loss_weights is None:
         return (1.0,) * label_stages
+    is_list = isinstance(stage_loss_weights, Sequence)
+    if not is_list or not all(isinstance(w, (int, float)) for w in stage_loss_weights):
+        raise ValueError(
+            f'stage_loss_weights must be a list of numbers, one for each of the '
+            f'{label_stages} label stages, got {stage_loss_weights!r}'
+        )
     weights = tuple(stage_loss_weights)
     if len(weights) != label_stages:
         raise ValueError(

@@ -7,7 +7,6 @@ from mmengine.structures import InstanceData
 
 from mmdet_consistent import SecondPassAssigner
 from tests.heads.helpers import instances
-from tests.reference import consistent as reference
 
 COORDINATE = st.integers(0, 60)
 BOX = st.tuples(COORDINATE, COORDINATE, st.integers(1, 50), st.integers(1, 50)).map(
@@ -23,40 +22,21 @@ BOXES = st.lists(BOX, max_size=12)
     ignores=st.lists(BOX, max_size=3),
     iof=st.sampled_from([-1, 0.4]),
     wrt=st.booleans(),
-    chunk=st.integers(1, 5),
 )
-def test_equals_mmdet_without_low_quality_matches(
-    priors, gts, ignores, iof, wrt, chunk
-):
+def test_equals_mmdet_without_low_quality_matches(priors, gts, ignores, iof, wrt):
     rule = dict(
         pos_iou_thr=0.6, neg_iou_thr=0.5, ignore_iof_thr=iof, ignore_wrt_candidates=wrt
     )
     pred = InstanceData(priors=torch.tensor(priors, dtype=torch.float32))
     truth = instances(gts, list(range(len(gts))))
     ignored = instances(ignores, [0] * len(ignores))
-    ours = SecondPassAssigner(**rule, chunk_size=chunk).assign(pred, truth, ignored)
+    ours = SecondPassAssigner(**rule).assign(pred, truth, ignored)
     theirs = MaxIoUAssigner(**rule, match_low_quality=False).assign(
         pred, truth, ignored
     )
     assert torch.equal(ours.gt_inds, theirs.gt_inds)
     assert torch.equal(ours.labels, theirs.labels)
     assert torch.equal(ours.max_overlaps, theirs.max_overlaps)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    data=st.lists(st.tuples(BOXES, st.lists(BOX, max_size=3)), min_size=1, max_size=3),
-    priors=st.lists(BOX, min_size=1, max_size=15),
-    chunk=st.integers(1, 4),
-)
-def test_a_batch_equals_the_naive_reference(data, priors, chunk):
-    assigner = SecondPassAssigner(0.55, 0.35, ignore_iof_thr=0.3, chunk_size=chunk)
-    boxes = torch.tensor(priors, dtype=torch.float32).repeat(len(data), 1, 1)
-    gts = [torch.tensor(g, dtype=torch.float32).reshape(-1, 4) for g, _ in data]
-    ignores = [torch.tensor(i, dtype=torch.float32).reshape(-1, 4) for _, i in data]
-    gt_inds, _ = assigner.assign_batch(boxes, gts, ignores)
-    for row, (gt, ignore) in zip(gt_inds.tolist(), data):
-        assert row == reference.assign(priors, gt, ignore, 0.55, 0.35, 0.3)
 
 
 def test_ignore_rule_comes_from_the_base_assigner_unless_given():
@@ -69,7 +49,7 @@ def test_ignore_rule_comes_from_the_base_assigner_unless_given():
 
 @pytest.mark.parametrize(
     'options',
-    [dict(pos_iou_thr=0.4, neg_iou_thr=0.5), dict(pos_iou_thr=1.2), dict(chunk_size=0)],
+    [dict(pos_iou_thr=0.4, neg_iou_thr=0.5), dict(pos_iou_thr=1.2)],
 )
 def test_impossible_options_are_refused(options):
     with pytest.raises(ValueError, match=str(next(iter(options.values())))):

@@ -1,0 +1,89 @@
+"""mmdet's losses for the anchors of several stages."""
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.models import losses as mmdet_losses
+from torch import Tensor, nn
+
+from ..losses import focal_losses
+from .targets import StageTargets
+
+# Box losses that are a sum over rows, each row by itself.
+SUMMED_BOX_LOSSES = tuple(
+    getattr(mmdet_losses, name)
+    for name in (
+        'L1Loss',
+        'SmoothL1Loss',
+        'BalancedL1Loss',
+        'MSELoss',
+        'IoULoss',
+        'GIoULoss',
+        'DIoULoss',
+        'CIoULoss',
+    )
+)
+
+
+def sums_over_anchors(loss: nn.Module) -> bool:
+    """Whether a box loss is a sum over rows, divided by ``avg_factor``."""
+    return type(loss) in SUMMED_BOX_LOSSES and loss.reduction == 'mean'
+
+
+def is_plain_focal(loss: nn.Module) -> bool:
+    """Whether a loss is mmdet's sigmoid focal loss, summed and normalised."""
+    return (
+        type(loss) is mmdet_losses.FocalLoss
+        and loss.use_sigmoid
+        and not loss.activated
+        and loss.reduction == 'mean'
+    )
+
+
+def label_set_losses(
+    losses: Sequence[nn.Module], logits: Tensor, targets: Sequence[StageTargets]
+) -> list[Tensor]:
+    """Loss of one classification output under the label sets of several stages.
+
+    The plain focal loss is computed for all sets at once, any other set by set.
+
+    Args:
+        losses: Each stage's loss module.
+        logits: (N, A, C).
+        targets: Each stage's targets.
+
+    Returns:
+        A scalar for each stage, divided by its ``cls_avg_factor``.
+    """
+    flat = logits.flatten(0, 1)
+    if not targets or not is_plain_focal(losses[0]):
+        return [
+            loss(
+                flat,
+                target.labels.flatten(),
+                target.label_weights.flatten(),
+                avg_factor=target.cls_avg_factor,
+            )
+            for loss, target in zip(losses, targets)
+        ]
+    sums = focal_losses(
+        flat,
+        torch.stack([target.labels.flatten() for target in targets]),
+        torch.stack([target.label_weights.flatten() for target in targets]),
+        losses[0].gamma,
+        losses[0].alpha,
+    )
+    eps = torch.finfo(torch.float32).eps  # as mmdet's weight_reduce_loss
+    return [
+        loss.loss_weight * value / (target.cls_avg_factor + eps)
+        for loss, value, target in zip(losses, sums, targets)
+    ]
+
+
+def masked_sum(
+    loss: nn.Module, pred: Tensor, target: Tensor, avg_factor: Tensor
+) -> Tensor:
+    """A box loss of mmdet's over rows that all count: (P, 4), (P, 4), a scalar."""
+    if sums_over_anchors(loss):
+        return loss(pred, target, avg_factor=avg_factor)  # weights would sync
+    return loss(pred, target, torch.ones_like(target), avg_factor=avg_factor)

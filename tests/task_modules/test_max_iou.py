@@ -1,0 +1,109 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmdet.models.task_modules import MaxIoUAssigner
+from mmengine.structures import InstanceData
+from torch.nn.utils.rnn import pad_sequence
+
+from mmdet_consistent.task_modules import MatchRule, match_max_iou, max_iou, rule_of
+from tests.heads.helpers import instances
+from tests.reference import consistent as reference
+
+COORDINATE = st.integers(0, 60)
+BOX = st.tuples(COORDINATE, COORDINATE, st.integers(1, 50), st.integers(1, 50)).map(
+    lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]
+)
+BOXES = st.lists(BOX, max_size=12)
+IMAGES = st.lists(st.tuples(BOXES, st.lists(BOX, max_size=3)), min_size=1, max_size=3)
+PRIORS = st.lists(BOX, min_size=1, max_size=15)
+
+
+def padded(boxes):
+    tensors = [torch.tensor(b, dtype=torch.float32).reshape(-1, 4) for b in boxes]
+    return pad_sequence(tensors, batch_first=True), torch.tensor(
+        [len(b) for b in boxes]
+    )
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    images=IMAGES,
+    priors=PRIORS,
+    outside=st.lists(st.booleans(), min_size=15, max_size=15),
+    block=st.sampled_from([1, 3, 20, None]),
+)
+def test_a_batch_equals_the_naive_reference(images, priors, outside, block):
+    boxes = torch.tensor(priors, dtype=torch.float32)[None]
+    gts, counts = padded([g for g, _ in images])
+    ignores, _ = padded([i for _, i in images])
+    usable = ~torch.tensor(outside[: len(priors)]).expand(len(images), -1)
+    gt_inds, _ = match_max_iou(
+        boxes, gts, counts, MatchRule(0.55, 0.35, ignore_iof_thr=0.3), usable, ignores,
+        block,
+    )  # fmt: skip
+    for row, (gt, ignore) in zip(gt_inds.tolist(), images):
+        expected = reference.assign(priors, gt, ignore, 0.55, 0.35, 0.3)
+        assert row == [-1 if o else e for o, e in zip(outside, expected)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    images=IMAGES,
+    priors=PRIORS,
+    outside=st.lists(st.booleans(), min_size=15, max_size=15),
+    min_pos_iou=st.sampled_from([0.0, 0.2]),
+    gt_max_assign_all=st.booleans(),
+    iof=st.sampled_from([-1, 0.4]),
+    wrt=st.booleans(),
+    block=st.sampled_from([1, 3, 20, None]),
+    gpu_way=st.booleans(),
+)
+def test_equals_mmdets_assigner_to_the_bit(
+    images, priors, outside, min_pos_iou, gt_max_assign_all, iof, wrt, block, gpu_way
+):
+    assigner = MaxIoUAssigner(
+        pos_iou_thr=0.5,
+        neg_iou_thr=0.4,
+        min_pos_iou=min_pos_iou,
+        gt_max_assign_all=gt_max_assign_all,
+        ignore_iof_thr=iof,
+        ignore_wrt_candidates=wrt,
+    )
+    boxes = torch.tensor(priors, dtype=torch.float32)
+    gts, counts = padded([g for g, _ in images])
+    ignores, _ = padded([i for _, i in images])
+    inside = ~torch.tensor(outside[: len(priors)])
+    usable = inside.expand(len(images), -1)
+    with pytest.MonkeyPatch.context() as patch:
+        if gpu_way:  # all boxes in one block, as on a GPU
+            patch.setattr(max_iou, 'is_on_cpu', lambda _: False)
+        gt_inds, best = match_max_iou(
+            boxes[None], gts, counts, rule_of(assigner), usable, ignores, block
+        )
+    for image, (gt, ignore) in enumerate(images):
+        expected = assigner.assign(
+            InstanceData(priors=boxes[inside]),
+            instances(gt, [0] * len(gt)),
+            instances(ignore, [0] * len(ignore)),
+        )
+        assert torch.equal(gt_inds[image][inside], expected.gt_inds)
+        assert torch.equal(best[image][inside], expected.max_overlaps)
+        assert (gt_inds[image][~inside] == -1).all()
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(neg_iou_thr=(0.1, 0.4)),
+        dict(iou_calculator=dict(type='BboxOverlaps2D', dtype='fp16')),
+        dict(perm_repeat_gt_cfg=dict(iou_thr=0.7)),
+    ],
+)
+def test_other_rules_are_left_to_mmdet(options):
+    assert (
+        rule_of(
+            MaxIoUAssigner(**dict(dict(pos_iou_thr=0.5, neg_iou_thr=0.4), **options))
+        )
+        is None
+    )
