@@ -6,7 +6,7 @@ Importing the package registers its heads and task modules with mmdet, so one
 
 from . import compat
 from .evaluation import CocoIoUMetric
-from .heads import ConsistentMixin, ConsistentRetinaHead
+from .heads import ConsistentMixin, ConsistentRetinaHead, ConsistentSSDHead
 from .hooks import ProgressHook
 from .task_modules import ChainedBBoxCoder, SecondPassAssigner
 from .version import __version__
@@ -18,6 +18,7 @@ __all__ = [
     'CocoIoUMetric',
     'ConsistentMixin',
     'ConsistentRetinaHead',
+    'ConsistentSSDHead',
     'ProgressHook',
     'SecondPassAssigner',
     '__version__',
