@@ -44,7 +44,7 @@ def focal_losses(
 
 
 class _FocalLosses(torch.autograd.Function):
-    """Keeps the background's slope, (R, C); the sparse rest is computed twice."""
+    """Keeps the background's slope, (R, C); the labels' few cells are computed anew."""
 
     @staticmethod
     def forward(
@@ -58,17 +58,17 @@ class _FocalLosses(torch.autograd.Function):
         dtype = torch.promote_types(logits.dtype, torch.float32)
         wide = torch.float32 if logits.device.type == 'mps' else torch.float64
         weights = weights.to(dtype)
-        row_sums, slope = _background(
-            logits, dtype, wide, gamma, alpha, ctx.needs_input_grad[0]
+        row_sums, at_labels, slope = _background(
+            logits, labels, dtype, wide, gamma, alpha, ctx.needs_input_grad[0]
         )
-        losses = weights.to(wide) @ row_sums
-
-        sets, rows, columns, entry_weights = _positives(labels, weights, logits)
-        x = _finite(logits[rows, columns].to(dtype))
-        background, _ = _terms(x, gamma, 1 - alpha)
-        positive, _ = _terms(-x, gamma, alpha)
-        change = (positive.to(wide) - background.to(wide)) * entry_weights
-        losses = losses.index_add(0, sets, change)
+        sums = row_sums.repeat(len(labels), 1)
+        sets, rows, columns = _label_cells(labels, logits.shape[1])
+        positive, _ = _terms(-_cut(logits[rows, columns].to(dtype)), gamma, alpha)
+        # The very value that went into the row's sum is taken out of it again.
+        change = positive.to(wide) - at_labels[sets, rows].to(wide)
+        is_positive = labels[sets, rows] == columns
+        sums[sets, rows] += change * is_positive
+        losses = (sums * weights).sum(dim=1)
 
         ctx.save_for_backward(logits, labels, weights, slope)
         ctx.gamma, ctx.alpha = gamma, alpha
@@ -78,18 +78,20 @@ class _FocalLosses(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
         logits, labels, weights, slope = ctx.saved_tensors
-        if slope is None:
-            return (None,) * 5
-        row_weights = grad @ weights
+        weights = weights * grad[:, None]
+        row_weights = weights.sum(dim=0)
         grad_logits = slope * row_weights[:, None].to(slope.dtype)
 
-        sets, rows, columns, entry_weights = _positives(labels, weights, logits)
-        x = _finite(logits[rows, columns].to(grad.dtype))
+        # A label's cell is positive for some sets and background for the others.
+        # Sets with the same label write the same value.
+        _, rows, columns = _label_cells(labels, logits.shape[1])
+        as_positive = (weights[:, rows] * (labels[:, rows] == columns)).sum(dim=0)
+        as_background = row_weights[rows] - as_positive
+        x = _cut(logits[rows, columns].to(grad.dtype))
         _, background = _terms(x, ctx.gamma, 1 - ctx.alpha)
         _, positive = _terms(-x, ctx.gamma, ctx.alpha)
-        change = -(positive + background) * entry_weights * grad[sets]
-        cells = rows * logits.shape[1] + columns
-        grad_logits.view(-1).index_add_(0, cells, change.to(slope.dtype))
+        cells = as_background * background - as_positive * positive
+        grad_logits[rows, columns] = cells.to(slope.dtype)
         return grad_logits, None, None, None, None
 
 
@@ -110,48 +112,57 @@ def _terms(x: Tensor, gamma: float, scale: float) -> tuple[Tensor, Tensor]:
 
 def _background(
     logits: Tensor,
+    labels: Tensor,
     dtype: torch.dtype,
     wide: torch.dtype,
     gamma: float,
     alpha: float,
     keep_slope: bool,
-) -> tuple[Tensor, Optional[Tensor]]:
-    """Background's sum of each row, (R,), and its slope, (R, C), if asked for."""
+) -> tuple[Tensor, Tensor, Optional[Tensor]]:
+    """Background's term, a block of rows at a time.
+
+    Returns:
+        Sum of each row, (R,); the term at each label, (K, R), arbitrary where the
+        label is background; its slope, (R, C), if asked for.
+    """
     num_rows, num_classes = logits.shape
     row_sums = torch.zeros(num_rows, dtype=wide, device=logits.device)
-    slope = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    if not keep_slope:
-        slope = None
-    block = CPU_BLOCK if logits.device.type == 'cpu' else GPU_BLOCK
-    step = max(1, block // num_classes)
+    at_labels = torch.zeros(labels.shape, dtype=dtype, device=logits.device)
+    slope = None
+    if keep_slope:
+        slope = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    step = max(1, (CPU_BLOCK if is_on_cpu(logits) else GPU_BLOCK) // num_classes)
     for start in range(0, num_rows, step):
         part = slice(start, start + step)
-        value, block_slope = _terms(_finite(logits[part].to(dtype)), gamma, 1 - alpha)
+        value, block_slope = _terms(_cut(logits[part].to(dtype)), gamma, 1 - alpha)
         torch.sum(value, dim=1, dtype=wide, out=row_sums[part])
+        columns = labels[:, part].clamp(max=num_classes - 1)
+        at_labels[:, part] = value.gather(1, columns.T).T
         if slope is not None:
             slope[part] = block_slope
-    return row_sums, slope
+    return row_sums, at_labels, slope
 
 
-def _finite(x: Tensor) -> Tensor:
+def is_on_cpu(tensor: Tensor) -> bool:
+    """Whether choosing some of a tensor's values makes nobody wait."""
+    return tensor.device.type == 'cpu'
+
+
+def _cut(x: Tensor) -> Tensor:
     """Infinite logits cut; a NaN stays one, to be seen in the loss."""
     return x.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
 
 
-def _positives(
-    labels: Tensor, weights: Tensor, logits: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Set, row, column and weight of the entries that aren't background.
+def _label_cells(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Set, row and column, (P,) each, of the labels that aren't background.
 
-    On a GPU these are all (set, row) pairs, with weight 0 where the label is
-    background: choosing some would make the host wait for the device.
+    On a GPU these are all K·R pairs, background's with a column of no meaning:
+    choosing some would make the host wait for the device.
     """
-    positive = labels < logits.shape[1]
-    if labels.device.type == 'cpu':
-        sets, rows = positive.nonzero(as_tuple=True)
-        return sets, rows, labels[sets, rows], weights[sets, rows]
+    if is_on_cpu(labels):
+        sets, rows = (labels < num_classes).nonzero(as_tuple=True)
+        return sets, rows, labels[sets, rows]
     num_sets, num_rows = labels.shape
     sets = torch.arange(num_sets, device=labels.device).repeat_interleave(num_rows)
     rows = torch.arange(num_rows, device=labels.device).repeat(num_sets)
-    columns = labels.clamp(max=logits.shape[1] - 1).flatten()
-    return sets, rows, columns, (weights * positive).flatten()
+    return sets, rows, labels.clamp(max=num_classes - 1).flatten()

@@ -84,6 +84,15 @@ def focal(logits, label, gamma=2.0, alpha=0.25):
     return total
 
 
+def mine(losses, positive, negative, ratio):
+    """Positives' losses and those of the hardest negatives of one image."""
+    total = sum(loss for loss, is_pos in zip(losses, positive) if is_pos)
+    hard = sorted(
+        (loss for loss, is_neg in zip(losses, negative) if is_neg), reverse=True
+    )
+    return total + sum(hard[: int(ratio * sum(positive))])
+
+
 def later_stage_losses(logits, deltas, anchors, usable, gts, labels, ignores, options):
     """Losses of the stages k >= 1.
 

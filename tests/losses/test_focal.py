@@ -1,0 +1,158 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmdet.models.losses import FocalLoss
+
+from mmdet_consistent.losses import focal, focal_losses
+from tests.reference import consistent as reference
+
+
+def random_case(seed, rows, classes, sets, spread=3.0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    logits = spread * torch.randn(rows, classes, generator=generator, dtype=dtype)
+    labels = torch.randint(0, classes + 1, (sets, rows), generator=generator)
+    background = torch.rand(sets, rows, generator=generator) < 0.7
+    labels = torch.where(background, classes, labels)
+    weights = torch.rand(sets, rows, generator=generator, dtype=dtype)
+    weights = torch.where(torch.rand(sets, rows, generator=generator) < 0.3, 0, weights)
+    return logits, labels, weights
+
+
+CASES = dict(
+    seed=st.integers(0, 10_000),
+    rows=st.integers(0, 9),
+    classes=st.integers(1, 5),
+    sets=st.integers(1, 4),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    **CASES,
+    gamma=st.sampled_from([0.0, 1.0, 2.0, 2.5]),
+    alpha=st.sampled_from([0.0, 0.25, 0.9]),
+    block=st.sampled_from([1, 7, 2**15]),
+)
+def test_equals_the_naive_sum(seed, rows, classes, sets, gamma, alpha, block):
+    logits, labels, weights = random_case(seed, rows, classes, sets)
+    upstream = torch.linspace(0.5, 2, sets, dtype=torch.float64)
+    naive_logits = logits.clone().requires_grad_()
+    expected = torch.stack(
+        [
+            sum(
+                (
+                    w * reference.focal(x, int(y), gamma, alpha)
+                    for x, y, w in zip(naive_logits, labels[k], weights[k])
+                ),
+                start=naive_logits.sum() * 0,
+            )
+            for k in range(sets)
+        ]
+    )
+    (expected * upstream).sum().backward()
+    logits.requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(focal, 'CPU_BLOCK', block)
+        actual = focal_losses(logits, labels, weights, gamma, alpha)
+        (actual * upstream).sum().backward()
+    torch.testing.assert_close(actual, expected.detach())
+    torch.testing.assert_close(logits.grad, naive_logits.grad)
+
+
+@settings(max_examples=20, deadline=None)
+@given(**CASES)
+def test_gradient_by_finite_differences(seed, rows, classes, sets):
+    logits, labels, weights = random_case(seed, max(rows, 1), classes, sets)
+    logits.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: focal_losses(x, labels, weights, 1.5, 0.3), logits
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(**CASES)
+def test_choosing_no_rows_gives_the_same(seed, rows, classes, sets):
+    """The way of a GPU, where choosing positives would make the host wait."""
+    results = []
+    for dense in (False, True):
+        logits, labels, weights = random_case(seed, rows, classes, sets)
+        logits.requires_grad_()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(focal, 'is_on_cpu', lambda _, dense=dense: not dense)
+            losses = focal_losses(logits, labels, weights)
+            losses.sum().backward()
+        results.append((losses.detach(), logits.grad))
+    torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize('classes', [1, 80, 1203])
+def test_equals_mmdets_loss(classes):
+    logits, labels, weights = random_case(0, 500, classes, 2, dtype=torch.float32)
+    theirs, ours = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    loss = FocalLoss()
+    expected = torch.stack(
+        [loss(theirs, labels[k], weights[k], avg_factor=1.0) for k in range(2)]
+    )
+    expected.sum().backward()
+    actual = focal_losses(ours, labels, weights)
+    actual.sum().backward()
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_confident_positives_lose_no_digits():
+    """S - f⁻ is a small difference of large numbers there."""
+    logits = torch.full((1000, 3), -6.0)
+    logits[:, 0] = 6.0
+    labels, weights = torch.zeros(1, 1000, dtype=torch.long), torch.ones(1, 1000)
+    actual = focal_losses(logits, labels, weights)
+    expected = 1000 * sum(reference.focal(logits[0].double(), 0).reshape(1).tolist())
+    assert actual.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_is_summed_in_full(dtype):
+    logits, labels, weights = random_case(1, 4000, 20, 2, dtype=torch.float32)
+    logits = logits.to(dtype)
+    expected = focal_losses(logits.double(), labels, weights)
+    leaf = logits.clone().requires_grad_()
+    actual = focal_losses(leaf, labels, weights)
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-6, atol=0)
+    actual.sum().backward()
+    wide = logits.double().requires_grad_()
+    focal_losses(wide, labels, weights).sum().backward()
+    torch.testing.assert_close(
+        leaf.grad.double(), wide.grad, rtol=0.02, atol=1e-5, check_dtype=False
+    )
+
+
+def test_infinite_logits_cost_much_but_stay_finite():
+    inf = float('inf')
+    logits = torch.tensor([[inf, -inf], [-inf, inf], [0.0, inf]], requires_grad=True)
+    labels = torch.tensor([[0, 1, 2]])
+    losses = focal_losses(logits, labels, torch.ones(1, 3))
+    losses.sum().backward()
+    # The first two rows are perfectly right, the third one is perfectly wrong.
+    assert 1e5 < losses.item() < 1e7
+    assert logits.grad.isfinite().all()
+    right = focal_losses(logits[:2], labels[:, :2], torch.ones(1, 2))
+    assert right.item() == 0
+
+
+def test_a_nan_shows_in_the_loss():
+    logits = torch.zeros(2, 2)
+    logits[1, 0] = float('nan')
+    labels = torch.full((1, 2), 2)
+    assert focal_losses(logits, labels, torch.ones(1, 2)).isnan()
+
+
+def test_a_second_backward_gives_the_same():
+    logits, labels, weights = random_case(3, 5, 2, 2)
+    logits.requires_grad_()
+    total = focal_losses(logits, labels, weights).sum()
+    total.backward(retain_graph=True)
+    once = logits.grad.clone()
+    total.backward()
+    assert torch.equal(logits.grad, 2 * once)
