@@ -1,0 +1,40 @@
+"""Deterministic transforms whose results stay in memory."""
+
+import copy
+from collections.abc import Sequence
+from typing import Optional, Union
+
+from mmcv.transforms import BaseTransform, Compose
+from mmdet.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class CachedTransforms(BaseTransform):
+    """Runs transforms once for each image, and keeps what they gave.
+
+    For data that fit into memory and are read many times: loading, decoding and
+    resizing then cost nothing after the first epoch. Every transform in here
+    must be deterministic; random ones belong after it.
+
+    Args:
+        transforms: Configs of the transforms, or the transforms.
+    """
+
+    def __init__(self, transforms: Sequence[Union[dict, BaseTransform]]) -> None:
+        self.transforms = Compose(transforms)
+        self._cache: dict = {}
+
+    def transform(self, results: dict) -> Optional[dict]:
+        """Return a copy of the cached result of ``results['img_id']``.
+
+        Args:
+            results: What the data set gives for one image.
+
+        Returns:
+            The transformed results, the caller's own to change; ``None`` where
+            a transform drops the image.
+        """
+        key = results['img_id']
+        if key not in self._cache:
+            self._cache[key] = self.transforms(results)
+        return copy.deepcopy(self._cache[key])
