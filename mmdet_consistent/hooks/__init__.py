@@ -1,5 +1,15 @@
 """Training hooks."""
 
+from .config_check import ConfigCheckHook
+from .finite_loss import FiniteLossHook
 from .progress import ProgressHook
+from .safe_checkpoint import SafeCheckpointHook
+from .seed import SeedHook
 
-__all__ = ['ProgressHook']
+__all__ = [
+    'ConfigCheckHook',
+    'FiniteLossHook',
+    'ProgressHook',
+    'SafeCheckpointHook',
+    'SeedHook',
+]
