@@ -49,11 +49,13 @@ def assign(boxes, gts, ignores, pos_thr, neg_thr, ignore_iof_thr=-1):
 MAX_LOG_SIZE = abs(math.log(16 / 1000))
 
 
-def decode(box, deltas, max_ratio=MAX_LOG_SIZE):
+def decode(box, deltas, max_ratio=MAX_LOG_SIZE, stds=(1, 1, 1, 1)):
     """Apply (dx, dy, dw, dh) to an xyxy box; scalars may be tensors."""
     cx, cy = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     w, h = box[2] - box[0], box[3] - box[1]
-    dx, dy, dw, dh = (float(torch.as_tensor(d).detach()) for d in deltas)
+    dx, dy, dw, dh = (
+        float(torch.as_tensor(d).detach()) * std for d, std in zip(deltas, stds)
+    )
     dw = min(max(dw, -max_ratio), max_ratio)
     dh = min(max(dh, -max_ratio), max_ratio)
     cx, cy = cx + dx * w, cy + dy * h
@@ -93,6 +95,17 @@ def mine(losses, positive, negative, ratio):
     return total + sum(hard[: int(ratio * sum(positive))])
 
 
+def softmax_loss(logits, label):
+    """Cross-entropy of one anchor's row of logits."""
+    return torch.log(torch.exp(logits).sum()) - logits[label]
+
+
+def smooth_l1(error, beta):
+    """Smooth L1 of one number."""
+    size = error.abs()
+    return 0.5 * size**2 / beta if size < beta else size - 0.5 * beta
+
+
 def later_stage_losses(logits, deltas, anchors, usable, gts, labels, ignores, options):
     """Losses of the stages k >= 1.
 
@@ -103,14 +116,17 @@ def later_stage_losses(logits, deltas, anchors, usable, gts, labels, ignores, op
         usable: For each image A booleans.
         gts, labels, ignores: Lists for each image.
         options: thresholds [(pos, neg), ...], weights, label_stages, reg_stages,
-            ignore_iof_thr.
+            ignore_iof_thr; and ssd (ratio, beta, stds) where the loss is SSD's:
+            softmax over C with background last, negatives mined image by image.
 
     Returns:
         Dictionary of scalar tensors, named as the head names them.
     """
     losses = {}
     boxes = [[list(box) for box in image] for image in anchors]
-    num_classes = logits.shape[-1]
+    ssd = options.get('ssd')
+    num_classes = logits.shape[-1] - (ssd is not None)
+    stds = ssd['stds'] if ssd else (1, 1, 1, 1)
     for stage in range(1, max(options['label_stages'], options['reg_stages'])):
         pos_thr, neg_thr = options['thresholds'][stage - 1]
         cls_loss = logits.sum() * 0
@@ -118,7 +134,7 @@ def later_stage_losses(logits, deltas, anchors, usable, gts, labels, ignores, op
         normaliser, num_pos = 0, 0
         for n in range(len(boxes)):
             for a in range(len(boxes[n])):
-                boxes[n][a] = decode(boxes[n][a], deltas[stage - 1][n, a])
+                boxes[n][a] = decode(boxes[n][a], deltas[stage - 1][n, a], stds=stds)
             assigned = assign(
                 boxes[n],
                 gts[n],
@@ -128,18 +144,30 @@ def later_stage_losses(logits, deltas, anchors, usable, gts, labels, ignores, op
                 options['ignore_iof_thr'],
             )
             image_pos = 0
+            background = []
             for a, gt_index in enumerate(assigned):
                 if not usable[n][a] or gt_index < 0:
                     continue
                 label = labels[n][gt_index - 1] if gt_index > 0 else num_classes
-                cls_loss = cls_loss + focal(logits[n, a], label)
+                if ssd and gt_index == 0:
+                    background.append(softmax_loss(logits[n, a], label))
+                elif ssd:
+                    cls_loss = cls_loss + softmax_loss(logits[n, a], label)
+                else:
+                    cls_loss = cls_loss + focal(logits[n, a], label)
                 if gt_index > 0:
                     image_pos += 1
                     if stage < options['reg_stages']:
                         target = encode(boxes[n][a], gts[n][gt_index - 1])
                         for d in range(4):
-                            error = deltas[stage][n, a, d] - target[d]
-                            reg_loss = reg_loss + error.abs()
+                            error = deltas[stage][n, a, d] - target[d] / stds[d]
+                            if ssd:
+                                reg_loss = reg_loss + smooth_l1(error, ssd['beta'])
+                            else:
+                                reg_loss = reg_loss + error.abs()
+            if ssd:
+                background.sort(key=float, reverse=True)
+                cls_loss = cls_loss + sum(background[: ssd['ratio'] * image_pos])
             num_pos += image_pos
             normaliser += max(image_pos, 1)
         losses[f'num_pos_s{stage}'] = num_pos

@@ -1,0 +1,218 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmdet.registry import MODELS
+from mmengine.hub import get_config
+
+from tests.heads.helpers import as_scalars, ground_truth, instances, metas
+from tests.heads.ssd_helpers import build_ssd_head, ssd_features
+from tests.reference import consistent as reference
+
+NO_LATER = dict(label_stages=1, reg_stages=1)
+SETTINGS = {
+    'plain': {},
+    'decoded': dict(reg_decoded_bbox=True),
+    'depthwise_towers': dict(stacked_convs=1, feat_channels=8, use_depthwise=True),
+    'border': dict(train_cfg=dict(allowed_border=16)),
+    'few_negatives': dict(train_cfg=dict(neg_pos_ratio=1)),
+    'many_negatives': dict(train_cfg=dict(neg_pos_ratio=1000)),
+}
+
+
+def losses_of(head, gts, ignores=None):
+    return as_scalars(head.loss_by_feat(*head(ssd_features()), gts, metas(), ignores))
+
+
+def total(losses):
+    return sum(v.sum() for k, v in losses.items() if 'loss' in k)
+
+
+@pytest.mark.parametrize('with_base_code', [False, True])
+@pytest.mark.parametrize('name', SETTINGS)
+def test_one_stage_is_mmdets_head(name, with_base_code, monkeypatch):
+    base = build_ssd_head('SSDHead', **SETTINGS[name])
+    ours = build_ssd_head(**SETTINGS[name], **NO_LATER)
+    ours.load_state_dict(base.state_dict())
+    assert ours._first_rule() is not None
+    if with_base_code:
+        monkeypatch.setattr(type(ours), '_base_is_plain', lambda self: False)
+    expected, actual = losses_of(base, ground_truth()), losses_of(ours, ground_truth())
+    for key, value in expected.items():
+        torch.testing.assert_close(
+            actual[key].sum(), value.sum(), rtol=0 if with_base_code else 1e-6, atol=0
+        )
+    total(expected).backward()
+    total(actual).backward()
+    theirs = dict(base.named_parameters())
+    for key, parameter in ours.named_parameters():
+        grad, other = parameter.grad, theirs[key].grad
+        error = (grad - other).abs().max()
+        limit = 0 if with_base_code else 2e-6 * other.abs().max() + 1e-9
+        assert error <= limit, key
+    for a, b in zip(
+        base.predict_by_feat(*base(ssd_features()), batch_img_metas=metas()),
+        ours.predict_by_feat(*ours(ssd_features()), batch_img_metas=metas()),
+    ):
+        assert torch.equal(a.bboxes, b.bboxes)
+        assert torch.equal(a.scores, b.scores)
+        assert torch.equal(a.labels, b.labels)
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_two_stages_train(name):
+    head = build_ssd_head(**SETTINGS[name])
+    losses = losses_of(head, ground_truth())
+    assert set(losses) == {
+        'loss_cls',
+        'loss_bbox',
+        'loss_cls_s1',
+        'loss_bbox_s1',
+        'num_pos',
+        'num_pos_s1',
+    }
+    total(losses).backward()
+    for key, parameter in head.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+
+
+def test_a_baseline_checkpoint_lacks_only_the_later_stages():
+    base, ours = build_ssd_head('SSDHead'), build_ssd_head()
+    result = ours.load_state_dict(base.state_dict(), strict=False)
+    assert result.unexpected_keys == []
+    assert sorted(result.missing_keys) == [
+        f'reg_convs.{level}.0.later_stages.0.{name}'
+        for level in range(3)
+        for name in ('bias', 'weight')
+    ]
+
+
+def test_a_fresh_second_step_leaves_boxes_where_they_are():
+    base, ours = build_ssd_head('SSDHead'), build_ssd_head()
+    ours.init_weights()
+    ours.load_state_dict(base.state_dict(), strict=False)
+    for a, b in zip(
+        base.predict_by_feat(*base(ssd_features()), batch_img_metas=metas()),
+        ours.predict_by_feat(*ours(ssd_features()), batch_img_metas=metas()),
+    ):
+        torch.testing.assert_close(a.scores, b.scores)
+        assert (a.bboxes - b.bboxes).abs().max() < 1
+
+
+BOX = st.tuples(
+    st.integers(0, 100), st.integers(0, 100), st.integers(8, 90), st.integers(8, 90)
+).map(lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]])
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    boxes=st.lists(st.lists(BOX, max_size=4), min_size=2, max_size=2),
+    ignores=st.lists(st.lists(BOX, max_size=2), min_size=2, max_size=2),
+    stages=st.sampled_from([(2, 2), (2, 1), (3, 2), (1, 2)]),
+    ignore_iof_thr=st.sampled_from([-1, 0.5]),
+    ratio=st.sampled_from([0, 1, 3]),
+)
+def test_later_stages_equal_the_naive_reference(
+    seed, boxes, ignores, stages, ignore_iof_thr, ratio
+):
+    label_stages, reg_stages = stages
+    weights = [1.0, 0.7, 1.3][:label_stages]
+    assigner = dict(
+        type='MaxIoUAssigner',
+        pos_iou_thr=0.5,
+        neg_iou_thr=0.5,
+        ignore_iof_thr=ignore_iof_thr,
+        gt_max_assign_all=False,
+    )
+    head = build_ssd_head(
+        label_stages=label_stages,
+        reg_stages=reg_stages,
+        stage_loss_weights=weights,
+        train_cfg=dict(assigner=assigner, neg_pos_ratio=ratio),
+    )
+    generator = torch.Generator().manual_seed(seed)
+    head.prior_generator.strides = [(32, 32), (64, 64), (128, 128)]
+    sizes = [(4, 4), (2, 2), (1, 1)]
+    cls_scores, bbox_preds = [], []
+    for (h, w), anchors in zip(sizes, head.num_base_priors):
+        scores = torch.randn(2, anchors * 4, h, w, generator=generator)
+        cls_scores.append(scores.requires_grad_())
+        pred = torch.randn(2, anchors * reg_stages * 4, h, w, generator=generator)
+        bbox_preds.append(pred.requires_grad_())
+    labels = [
+        torch.randint(0, 3, (len(b),), generator=generator).tolist() for b in boxes
+    ]
+    losses = head.loss_by_feat(
+        cls_scores,
+        bbox_preds,
+        [instances(b, k) for b, k in zip(boxes, labels)],
+        metas(),
+        [instances(b, [0] * len(b)) for b in ignores],
+    )
+
+    rows = [
+        torch.cat([x.permute(0, 2, 3, 1).reshape(2, -1, c) for x in maps], dim=1)
+        for maps, c in ((cls_scores, 4), (bbox_preds, 4 * reg_stages))
+    ]
+    logits = rows[0].detach().double().requires_grad_()
+    all_deltas = rows[1].detach().double().requires_grad_()
+    anchors = torch.cat(head.prior_generator.grid_priors(sizes, device='cpu')).tolist()
+    expected = reference.later_stage_losses(
+        logits,
+        [all_deltas[..., 4 * s : 4 * s + 4] for s in range(reg_stages)],
+        [anchors, anchors],
+        [[True] * len(anchors)] * 2,
+        boxes,
+        labels,
+        ignores,
+        dict(
+            label_stages=label_stages,
+            reg_stages=reg_stages,
+            weights=weights,
+            thresholds=[(0.6, 0.5), (0.7, 0.6)],
+            ignore_iof_thr=ignore_iof_thr,
+            ssd=dict(ratio=ratio, beta=1.0, stds=(0.1, 0.1, 0.2, 0.2)),
+        ),
+    )
+    first = {'loss_cls', 'loss_bbox', 'num_pos'}
+    assert set(losses) - first == set(expected)
+    for key, value in expected.items():
+        value = torch.as_tensor(value, dtype=torch.float64)
+        torch.testing.assert_close(
+            losses[key].double(), value, rtol=1e-4, atol=1e-6, msg=key
+        )
+    sum(v for k, v in losses.items() if '_s' in k and 'loss' in k).backward()
+    sum(v for k, v in expected.items() if 'loss' in k).backward()
+    for maps, naive, channels in (
+        (cls_scores, logits, 4),
+        (bbox_preds, all_deltas, 4 * reg_stages),
+    ):
+        grads = [torch.zeros_like(x) if x.grad is None else x.grad for x in maps]
+        actual = torch.cat(
+            [g.permute(0, 2, 3, 1).reshape(2, -1, channels) for g in grads], dim=1
+        )
+        wanted = torch.zeros_like(naive) if naive.grad is None else naive.grad
+        torch.testing.assert_close(actual.double(), wanted, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['ssd300_coco', 'ssd512_coco'])
+def test_mmdets_ssd_configs_take_the_head(name):
+    config = get_config(f'mmdet::ssd/{name}.py').model
+    head = dict(config.bbox_head, type='ConsistentSSDHead')
+    head.update(
+        in_channels=[8] * len(config.bbox_head.in_channels),
+        train_cfg=config.train_cfg,
+        test_cfg=config.test_cfg,
+    )
+    built = MODELS.build(head)
+    built.init_weights()
+    sizes = [max(1, 128 // s[0]) for s in built.prior_generator.strides]
+    levels = [torch.randn(1, 8, size, size) for size in sizes]
+    gts = [instances([[8, 8, 70, 90], [40, 30, 110, 100]], [3, 77])]
+    losses = as_scalars(built.loss_by_feat(*built(levels), gts, metas(1)))
+    total(losses).backward()
+    assert losses['num_pos_s1'] > 0
+    for layers in built.reg_convs:
+        assert layers[-1].later_stages[0].bias.grad is not None
