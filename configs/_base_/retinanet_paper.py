@@ -5,16 +5,16 @@ custom_imports = dict(imports=['mmdet_consistent'])
 optim_wrapper = dict(optimizer=dict(lr=0.005))
 auto_scale_lr = dict(base_batch_size=8)
 
-# AP90 beside mmdet's own figures: the paper's Tables 2 and 3.
-_ann_file = 'data/coco/annotations/instances_val2017.json'
+# Beside mmdet's own figures, AP60 to AP90: the paper's Tables 2 and 3.
+_coco = dict(
+    ann_file='data/coco/annotations/instances_val2017.json',
+    metric='bbox',
+)
 val_evaluator = [
-    dict(type='CocoMetric', ann_file=_ann_file, metric='bbox'),
-    dict(
-        type='CocoIoUMetric',
-        ann_file=_ann_file,
-        metric='bbox',
-        iou_thrs=[0.9],
-        prefix='coco90',
-    ),
+    dict(type='CocoMetric', **_coco),
+    dict(type='CocoIoUMetric', iou_thrs=[0.6], prefix='coco60', **_coco),
+    dict(type='CocoIoUMetric', iou_thrs=[0.7], prefix='coco70', **_coco),
+    dict(type='CocoIoUMetric', iou_thrs=[0.8], prefix='coco80', **_coco),
+    dict(type='CocoIoUMetric', iou_thrs=[0.9], prefix='coco90', **_coco),
 ]
 test_evaluator = val_evaluator
