@@ -28,6 +28,7 @@ from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from ..task_modules import ChainedBBoxCoder, SecondPassAssigner, rule_of
+from ..utils.device import is_on_cpu
 from .anchor_cache import Recent
 from .label_losses import label_set_losses, masked_sum, sums_over_anchors
 from .options import StageOptions, broadcast, default_assigners
@@ -342,7 +343,7 @@ class ConsistentMixin:
             num_classes=self.num_classes,
             pos_weight=self.train_cfg['pos_weight'],
             avg_factor=avg_factor,
-            choose_rows=boxes.device.type == 'cpu' or not self._sums_boxes(),
+            choose_rows=is_on_cpu(boxes) or not self._sums_boxes(),
         )
 
     def get_targets(self, anchor_list, valid_flag_list, *args, **kwargs) -> tuple:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..utils.device import is_on_cpu
+
 # Elements looked at together: on a CPU a block's temporaries fit into a core's
 # cache, on a GPU they only have to stay small beside the logits.
 CPU_BLOCK, GPU_BLOCK = 2**15, 2**24
@@ -141,11 +143,6 @@ def _background(
         if slope is not None:
             slope[part] = block_slope
     return row_sums, at_labels, slope
-
-
-def is_on_cpu(tensor: Tensor) -> bool:
-    """Whether choosing some of a tensor's values makes nobody wait."""
-    return tensor.device.type == 'cpu'
 
 
 def _cut(x: Tensor) -> Tensor:

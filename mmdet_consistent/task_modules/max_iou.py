@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
 import torch
-from mmdet.models.task_modules.assigners import BboxOverlaps2D, MaxIoUAssigner
 from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
+
+from ..utils.device import is_on_cpu
 
 # Pairs of one block: a few of its arrays fit into a CPU core's cache; a GPU
 # wants few, large launches.
@@ -41,20 +42,6 @@ class MatchRule(NamedTuple):
     gt_max_assign_all: bool = True
     ignore_iof_thr: float = -1
     ignore_wrt_candidates: bool = True
-
-
-def rule_of(assigner: object) -> Optional[MatchRule]:
-    """The rule of mmdet's max-IoU assigner; ``None`` if it is another's work."""
-    if type(assigner) is not MaxIoUAssigner or assigner.perm_repeat_gt_cfg is not None:
-        return None
-    calculator = assigner.iou_calculator
-    plain = type(calculator) is BboxOverlaps2D and calculator.dtype is None
-    # A tuple asks for other negatives, and mmdet takes an int for no threshold.
-    if not plain or type(assigner.neg_iou_thr) is not float:
-        return None
-    if assigner.min_pos_iou < 0 or assigner.pos_iou_thr < 0:
-        return None
-    return MatchRule(*(getattr(assigner, name) for name in MatchRule._fields))
 
 
 @torch.no_grad()
@@ -182,11 +169,6 @@ class _LowQualitySearch:
                 equal = (overlaps == highest[:, gts]) * mark[:, gts]
                 taken[:, part] = torch.maximum(taken[:, part], equal.amax(dim=1))
         return taken
-
-
-def is_on_cpu(tensor: Tensor) -> bool:
-    """Whether choosing some of a tensor's values makes nobody wait."""
-    return tensor.device.type == 'cpu'
 
 
 def _overlap_blocks(

@@ -3,7 +3,12 @@
 from typing import Any, Optional
 
 import torch
-from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
+from mmdet.models.task_modules.assigners import (
+    AssignResult,
+    BaseAssigner,
+    BboxOverlaps2D,
+    MaxIoUAssigner,
+)
 from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
@@ -104,3 +109,25 @@ class SecondPassAssigner(BaseAssigner):
         positive = gt_inds > 0
         labels[positive] = gt_instances.labels[gt_inds[positive] - 1]
         return AssignResult(len(gt_bboxes), gt_inds, max_overlaps, labels=labels)
+
+
+def rule_of(assigner: BaseAssigner) -> Optional[MatchRule]:
+    """The rule by which a batch can be matched in the assigner's stead.
+
+    Returns:
+        The rule of a :class:`SecondPassAssigner`, or of mmdet's ``MaxIoUAssigner``;
+        ``None`` for anything else, and for options that the rule can't express.
+    """
+    if isinstance(assigner, SecondPassAssigner):
+        own = type(assigner).assign is SecondPassAssigner.assign
+        return assigner.rule if own else None
+    if type(assigner) is not MaxIoUAssigner or assigner.perm_repeat_gt_cfg is not None:
+        return None
+    calculator = assigner.iou_calculator
+    plain = type(calculator) is BboxOverlaps2D and calculator.dtype is None
+    # A tuple asks for other negatives, and mmdet takes an int for no threshold.
+    if not plain or type(assigner.neg_iou_thr) is not float:
+        return None
+    if assigner.min_pos_iou < 0 or assigner.pos_iou_thr < 0:
+        return None
+    return MatchRule(*(getattr(assigner, name) for name in MatchRule._fields))

@@ -1,0 +1,195 @@
+import pytest
+import torch
+from mmengine.config import ConfigDict
+
+from tests.heads.helpers import as_scalars, build_head, features, instances, metas
+from tests.heads.ssd_helpers import build_ssd_head, ssd_features
+from tests.reference import consistent as reference
+
+RETINA = ('cascade', 'gated_cascade')
+BUILDERS = {
+    ('retina', 'cascade'): (build_head, features),
+    ('retina', 'gated_cascade'): (build_head, features),
+    ('ssd', 'cascade'): (build_ssd_head, ssd_features),
+}
+KEEP_ALL = ConfigDict(nms_pre=10_000, score_thr=-1, min_bbox_size=-1)
+
+
+def randomise(head):
+    """Every parameter its own values, so that stages can be told apart."""
+    for index, (_, parameter) in enumerate(sorted(head.named_parameters())):
+        torch.manual_seed(index)
+        torch.nn.init.normal_(parameter, std=0.02)
+    return head
+
+
+# Something for each level, and near enough for a second stage.
+GROUND_TRUTH = [
+    instances(
+        [[11, 12, 37, 37], [56, 56, 104, 104], [0, 0, 72, 72], [0, 96, 64, 128]],
+        [0, 1, 2, 0],
+    ),
+    instances([], []),
+]
+
+
+def stage_of(name):
+    """The stage a parameter belongs to: later_cls.0... is stage 1."""
+    later = name.startswith(('later_cls', 'later_reg'))
+    return int(name.split('.')[1]) + 1 if later else 0
+
+
+def test_baseline_is_one_stage():
+    head = build_head(variant='baseline')
+    assert (head.label_stages, head.reg_stages) == (1, 1)
+    assert set(dict(head.named_parameters())) == set(
+        dict(build_head('RetinaHead').named_parameters())
+    )
+
+
+@pytest.mark.parametrize(('kind', 'variant'), BUILDERS)
+def test_every_parameter_of_a_later_stage_is_its_own(kind, variant):
+    build, _ = BUILDERS[kind, variant]
+    base = build('RetinaHead' if kind == 'retina' else 'SSDHead')
+    head = build(variant=variant)
+    names = dict(head.named_parameters())
+    assert {n for n in names if stage_of(n) == 0} == set(dict(base.named_parameters()))
+    own = sum(p.numel() for n, p in names.items() if stage_of(n) and 'gate' not in n)
+    assert own == sum(p.numel() for p in base.parameters())
+    assert any('gate' in n for n in names) == (variant == 'gated_cascade')
+    addresses = [p.data_ptr() for p in names.values()]
+    assert len(set(addresses)) == len(addresses)
+
+
+@pytest.mark.parametrize(
+    'key', ['loss_cls', 'loss_bbox', 'loss_cls_s1', 'loss_bbox_s1']
+)
+@pytest.mark.parametrize(('kind', 'variant'), BUILDERS)
+def test_a_loss_reaches_its_own_branch_and_nothing_else(kind, variant, key):
+    build, inputs = BUILDERS[kind, variant]
+    head = randomise(build(variant=variant))
+    losses = as_scalars(head.loss_by_feat(*head(inputs()), GROUND_TRUTH, metas()))
+    losses[key].sum().backward()
+    reached = {
+        name
+        for name, parameter in head.named_parameters()
+        if parameter.grad is not None and parameter.grad.abs().sum() > 0
+    }
+    branch = 'cls' if 'cls' in key else 'reg'
+    stage = 1 if key.endswith('_s1') else 0
+    expected = set()
+    for name, _ in head.named_parameters():
+        if branch not in name:
+            continue
+        output_of_first = name.startswith(('retina_cls', 'retina_reg'))
+        in_first_tower = stage_of(name) == 0 and not output_of_first
+        # A gate lets the gradient back into the tower before it.
+        through_gate = variant == 'gated_cascade' and stage == 1 and in_first_tower
+        if stage_of(name) == stage or through_gate:
+            expected.add(name)
+    assert reached == expected
+
+
+@pytest.mark.parametrize('stages', [(2, 2), (3, 2), (2, 1), (3, 3), (1, 2)])
+@pytest.mark.parametrize(('kind', 'variant'), BUILDERS)
+def test_every_parameter_gets_a_gradient(kind, variant, stages):
+    """Or distributed training would need find_unused_parameters."""
+    build, inputs = BUILDERS[kind, variant]
+    weights = (0, *[1] * (stages[0] - 1)) if stages[0] > 1 else (1,)
+    for options in ({}, dict(stage_loss_weights=weights)):
+        head = build(
+            variant=variant, label_stages=stages[0], reg_stages=stages[1], **options
+        )
+        losses = as_scalars(head.loss_by_feat(*head(inputs()), GROUND_TRUTH, metas()))
+        sum(v.sum() for k, v in losses.items() if 'loss' in k).backward()
+        for name, parameter in head.named_parameters():
+            assert parameter.grad is not None, name
+
+
+@pytest.mark.parametrize('scores', ['mean', 'last'])
+@pytest.mark.parametrize(('kind', 'variant'), BUILDERS)
+def test_inference_equals_the_naive_reference(kind, variant, scores):
+    build, inputs = BUILDERS[kind, variant]
+    head = randomise(build(variant=dict(type=variant, scores=scores)))
+    cls_scores, bbox_preds = head(inputs(1))
+    result = head.predict_by_feat(
+        cls_scores, bbox_preds, batch_img_metas=metas(1), cfg=KEEP_ALL, with_nms=False
+    )[0]
+    found = {
+        (round(s, 4), label, *(round(v, 1) for v in box))
+        for s, label, box in zip(
+            result.scores.tolist(), result.labels.tolist(), result.bboxes.tolist()
+        )
+    }
+    priors = head.prior_generator.grid_priors(
+        [s.shape[-2:] for s in cls_scores], device='cpu'
+    )
+    stds = head.stage_coders[0].stds
+    total, missed = 0, 0
+    for level, boxes in enumerate(priors):
+        anchors = len(boxes) // cls_scores[level][0, 0].numel()
+        width = cls_scores[level].shape[-1]
+        for index, box in enumerate(boxes.tolist()):
+            cell, anchor = divmod(index, anchors)
+            y, x = divmod(cell, width)
+            logits = cls_scores[level][0, :, y, x].reshape(2, anchors, -1)[:, anchor]
+            probabilities = (
+                logits.sigmoid() if kind == 'retina' else logits.softmax(-1)[:, :-1]
+            )
+            wanted = probabilities.mean(0) if scores == 'mean' else probabilities[-1]
+            deltas = bbox_preds[level][0, :, y, x].reshape(anchors, 2, 4)[anchor]
+            for stage in range(2):
+                box = reference.decode(box, deltas[stage], stds=stds)
+            box = [min(max(v, 0), 128) for v in box]
+            for label, score in enumerate(wanted.tolist()):
+                total += 1
+                key = (round(score, 4), label, *(round(v, 1) for v in box))
+                missed += key not in found
+    assert len(result.scores) == total
+    assert missed < 0.02 * total  # numbers at the edge of rounding
+
+
+@pytest.mark.parametrize('gate', ['pixel', 'channel'])
+def test_a_closed_gate_is_a_plain_cascade(gate):
+    plain = randomise(build_head(variant='cascade'))
+    gated = build_head(variant=dict(type='gated_cascade', gate=gate))
+    gated.load_state_dict(plain.state_dict(), strict=False)
+    for tower in (*gated.later_cls, *gated.later_reg):
+        if gate == 'pixel':
+            torch.nn.init.zeros_(tower.gate.conv.weight)
+            torch.nn.init.constant_(tower.gate.conv.bias, -100.0)
+        else:
+            torch.nn.init.constant_(tower.gate.logit, -100.0)
+    for ours, theirs in zip(gated(features()), plain(features())):
+        for a, b in zip(ours, theirs):
+            torch.testing.assert_close(a, b)
+
+
+def test_later_outputs_start_as_rare_as_the_first():
+    head = build_head(variant='cascade')
+    head.init_weights()
+    assert torch.equal(head.later_cls[0].output.bias, head.retina_cls.bias)
+    assert head.retina_cls.bias[0].sigmoid().item() == pytest.approx(0.01)
+    assert not torch.equal(head.later_cls[0].output.weight, head.retina_cls.weight)
+
+
+@pytest.mark.parametrize(
+    ('build', 'variant', 'words'),
+    [
+        (build_head, 'cascad', ('variant', 'cascad', 'gated_cascade')),
+        (build_head, dict(type='cascade', scores='max'), ('variant.scores', 'max')),
+        (build_head, dict(type='cascade', gat='pixel'), ('gat', 'gate')),
+        (build_head, dict(scores='mean'), ('variant', 'type')),
+        (build_ssd_head, 'gated_cascade', ('gated_cascade', 'SSD', "'cascade'")),
+    ],
+)
+def test_impossible_variants_are_refused(build, variant, words):
+    with pytest.raises(ValueError) as error:
+        build(variant=variant)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_baseline_with_stages_is_refused():
+    with pytest.raises(ValueError, match='label_stages=2'):
+        build_head(variant='baseline', label_stages=2)
