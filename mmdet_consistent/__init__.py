@@ -5,9 +5,16 @@ Importing the package registers its heads and task modules with mmdet, so one
 """
 
 from . import compat
+from .datasets import CheckedCocoDataset, CheckedVOCDataset, CheckedXMLDataset
 from .evaluation import CocoIoUMetric
 from .heads import ConsistentMixin, ConsistentRetinaHead, ConsistentSSDHead
-from .hooks import ProgressHook
+from .hooks import (
+    ConfigCheckHook,
+    FiniteLossHook,
+    ProgressHook,
+    SafeCheckpointHook,
+    SeedHook,
+)
 from .task_modules import ChainedBBoxCoder, SecondPassAssigner
 from .version import __version__
 
@@ -15,11 +22,18 @@ compat.apply()
 
 __all__ = [
     'ChainedBBoxCoder',
+    'CheckedCocoDataset',
+    'CheckedVOCDataset',
+    'CheckedXMLDataset',
     'CocoIoUMetric',
+    'ConfigCheckHook',
     'ConsistentMixin',
     'ConsistentRetinaHead',
     'ConsistentSSDHead',
+    'FiniteLossHook',
     'ProgressHook',
+    'SafeCheckpointHook',
     'SecondPassAssigner',
+    'SeedHook',
     '__version__',
 ]

@@ -1,0 +1,283 @@
+"""Every kind of bad data is found, named and left out; good data are not."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmdet_consistent.datasets.check import (
+    check_coco_set,
+    check_dataset_config,
+    check_voc_set,
+)
+from mmdet_consistent.datasets.check_image import check_image
+from mmdet_consistent.datasets.problems import (
+    IMAGE,
+    KEPT,
+    OBJECT,
+    DataError,
+    check_box,
+)
+from tests.datasets import bad_data
+
+ROOT = Path(__file__).resolve().parents[2]
+BOXES = [
+    ([4, 4, 0, 10], 'box without area', OBJECT),
+    ([4, 4, 10, 0], 'box without area', OBJECT),
+    ([4, 4, -3, 10], 'inverted box', OBJECT),
+    ([64, 4, 10, 10], 'box outside the image', OBJECT),
+    ([-20, 4, 20, 10], 'box outside the image', OBJECT),
+    ([4, 48, 10, 10], 'box outside the image', OBJECT),
+    ([60, 4, 10, 10], 'box reaches out of the image', KEPT),
+    ([math.nan, 4, 10, 10], 'box that is no number', OBJECT),
+    ([4, 4, math.inf, 10], 'box that is no number', OBJECT),
+    ([4, None, 10, 10], 'box that is no number', OBJECT),
+    (['4', 4, 10, 10], 'box that is no number', OBJECT),
+    ([4, 4, 10], 'malformed object', OBJECT),
+    (None, 'malformed object', OBJECT),
+    ([4, 4, 0.5, 10], 'box under a pixel', OBJECT),
+]
+IMAGES = [
+    ('missing', 'missing image'),
+    ('empty', 'corrupt image'),
+    ('foreign', 'corrupt image'),
+    ('truncated', 'truncated image'),
+    ('other size', 'image size differs'),
+    ('huge', 'huge image'),
+]
+
+
+def check_one(root, content):
+    """The cleaned content and the only problem."""
+    path = bad_data.save(root, content)
+    cleaned, problems, _ = check_coco_set(str(path), str(root / 'images'))
+    assert len(problems) == 1, problems
+    return cleaned, problems[0]
+
+
+def test_good_data_have_no_problem(tmp_path):
+    content = bad_data.coco(tmp_path)
+    path = bad_data.save(tmp_path, content)
+    cleaned, problems, size = check_coco_set(str(path), str(tmp_path / 'images'))
+    assert not problems and cleaned == content
+    assert size == '3 images, 6 objects'
+
+
+@pytest.mark.parametrize(('box', 'kind', 'effect'), BOXES)
+def test_coco_boxes(tmp_path, box, kind, effect):
+    content = bad_data.coco(tmp_path)
+    content['annotations'][3]['bbox'] = box
+    cleaned, problem = check_one(tmp_path, content)
+    assert (problem.kind, problem.effect) == (kind, effect)
+    assert problem.where == 'object 3 of 1.jpg'
+    kept = [a['id'] for a in cleaned['annotations']]
+    assert kept == ([0, 1, 2, 3, 4, 5] if effect == KEPT else [0, 1, 2, 4, 5])
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'kind'),
+    [
+        ('category_id', 7, 'unknown category'),
+        ('category_id', None, 'malformed object'),
+        ('image_id', 99, 'unknown image'),
+        ('id', 2, 'duplicate object id'),
+        ('id', None, 'malformed object'),
+        ('area', -1, 'box under a pixel'),
+    ],
+)
+def test_coco_objects(tmp_path, field, value, kind):
+    content = bad_data.coco(tmp_path)
+    content['annotations'][3][field] = value
+    cleaned, problem = check_one(tmp_path, content)
+    assert (problem.kind, problem.effect) == (kind, OBJECT)
+    assert len(cleaned['annotations']) == 5
+
+
+def test_a_missing_area_is_filled_in(tmp_path):
+    content = bad_data.coco(tmp_path)
+    del content['annotations'][3]['area']
+    cleaned, problem = check_one(tmp_path, content)
+    assert problem.effect == KEPT
+    assert cleaned['annotations'][3]['area'] == 110
+
+
+@pytest.mark.parametrize(
+    ('entry', 'kind'),
+    [
+        (dict(id=0, file_name='1.jpg', width=64, height=48), 'duplicate image id'),
+        (dict(id=1, file_name='1.jpg', width=64), 'malformed image entry'),
+        (dict(id=1, file_name='1.jpg', width=0, height=48), 'malformed image entry'),
+        (dict(id=1, file_name='1.jpg', width=10**5, height=10**5), 'huge image'),
+        ('1.jpg', 'malformed image entry'),
+    ],
+)
+def test_coco_images(tmp_path, entry, kind):
+    content = bad_data.coco(tmp_path)
+    content['images'][1] = entry
+    content['annotations'] = [a for a in content['annotations'] if a['image_id'] != 1]
+    cleaned, problem = check_one(tmp_path, content)
+    assert (problem.kind, problem.effect) == (kind, IMAGE)
+    assert [i['id'] for i in cleaned['images']] == [0, 2]
+
+
+@pytest.mark.parametrize(('how', 'kind'), IMAGES)
+def test_image_files(tmp_path, how, kind):
+    content = bad_data.coco(tmp_path)
+    bad_data.spoil_image(tmp_path / 'images' / '1.jpg', how)
+    cleaned, problem = check_one(tmp_path, content)
+    assert (problem.kind, problem.effect) == (kind, IMAGE)
+    assert problem.file == str(tmp_path / 'images' / '1.jpg')
+    # Its objects go with it, and aren't counted again.
+    assert {a['image_id'] for a in cleaned['annotations']} == {0, 2}
+
+
+def test_a_quick_look_misses_only_what_is_inside(tmp_path):
+    path = tmp_path / 'a.jpg'
+    bad_data.write_image(path)
+    content = bytearray(path.read_bytes())
+    assert check_image(str(path), level='quick') is None
+    path.write_bytes(content[:-2])
+    assert check_image(str(path), level='quick')[0] == 'truncated image'
+    assert check_image(str(path), level='no') is None
+    with pytest.raises(ValueError, match='level must be one of'):
+        check_image(str(path), level='some')
+
+
+def test_a_rotated_photo_has_the_size_it_is_shown_with(tmp_path):
+    from PIL import Image
+
+    image = Image.new('RGB', (64, 48))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / 'a.jpg', exif=exif)
+    assert check_image(str(tmp_path / 'a.jpg'), (48, 64)) is None
+    assert check_image(str(tmp_path / 'a.jpg'), (64, 48))[0] == 'image size differs'
+
+
+@pytest.mark.parametrize(
+    'content',
+    ['', '{', '[]', '{}', '{"images": [], "annotations": [], "categories": []}'],
+)
+def test_an_annotation_file_with_nothing_in_it_is_refused(tmp_path, content):
+    path = tmp_path / 'empty.json'
+    path.write_text(content)
+    with pytest.raises(DataError, match=r'empty\.json'):
+        check_coco_set(str(path))
+    with pytest.raises(DataError, match=r'nowhere\.json'):
+        check_coco_set(str(tmp_path / 'nowhere.json'))
+    (tmp_path / 'empty.txt').write_text('\n')
+    with pytest.raises(DataError, match=r'empty\.txt'):
+        check_voc_set(str(tmp_path), str(tmp_path / 'empty.txt'))
+
+
+def check_voc_one(root, **edit):
+    path = root / 'ImageSets/Main/train.txt'
+    if edit:
+        bad_data.edit_voc(root, 'n1', **edit)
+    problems, size = check_voc_set(str(root), str(path), ['cell'])
+    assert len(problems) == 1, problems
+    return problems[0], size
+
+
+@pytest.mark.parametrize(
+    ('box', 'kind', 'effect'),
+    [
+        ((9, 9, 9, 9), 'box without area', OBJECT),
+        ((9, 9, 4, 20), 'inverted box', OBJECT),
+        ((70, 9, 80, 20), 'box outside the image', OBJECT),
+        ((40, 9, 80, 20), 'box reaches out of the image', KEPT),
+        (('nan', 9, 80, 20), 'box that is no number', OBJECT),
+        (('x', 9, 80, 20), 'box that is no number', OBJECT),
+        ((), 'box that is no number', OBJECT),
+    ],
+)
+def test_voc_boxes(tmp_path, box, kind, effect):
+    bad_data.voc(tmp_path)
+    problem, size = check_voc_one(tmp_path, boxes=[(4, 4, 14, 14), box])
+    assert (problem.kind, problem.effect) == (kind, effect)
+    assert problem.file.endswith('n1.xml') and problem.where == 'object 1 (cell)'
+    assert size == f'3 images, {6 if effect == KEPT else 5} good objects'
+
+
+def test_voc_names_and_sizes(tmp_path):
+    bad_data.voc(tmp_path)
+    problem, _ = check_voc_one(tmp_path, boxes=[(4, 4, 9, 9)], label='dog')
+    assert problem.kind == 'unknown category' and "'dog'" in problem.detail
+    problem, _ = check_voc_one(tmp_path, boxes=[(4, 4, 9, 9)], width=None)
+    assert problem.effect == KEPT and '64 × 48' in problem.detail
+    problem, _ = check_voc_one(tmp_path, boxes=[(4, 4, 9, 9)], width=10)
+    assert problem.kind == 'image size differs'
+
+
+@pytest.mark.parametrize('content', [None, '', '<annotation>'])
+def test_voc_files_that_cannot_be_read(tmp_path, content):
+    bad_data.voc(tmp_path)
+    path = tmp_path / 'Annotations' / 'n1.xml'
+    path.unlink() if content is None else path.write_text(content)
+    problem, size = check_voc_one(tmp_path)
+    kind = 'missing annotation' if content is None else 'corrupt annotation'
+    assert (problem.kind, problem.effect) == (kind, IMAGE)
+    assert size == '3 images, 4 good objects'
+
+
+def test_whole_numbers_and_true_are_told_apart():
+    assert check_box([True, 0, 5, 5], None)[0] == 'box that is no number'
+    assert check_box([0, 0, 5, 5], None) is None
+
+
+def test_wrapped_and_joined_data_sets_of_a_config(tmp_path):
+    (tmp_path / 'voc').mkdir()
+    bad_data.voc(tmp_path / 'voc')
+    path = bad_data.save(tmp_path, bad_data.coco(tmp_path))
+    config = dict(
+        type='ConcatDataset',
+        datasets=[
+            dict(
+                type='RepeatDataset',
+                dataset=dict(
+                    type='CocoDataset',
+                    data_root=str(tmp_path),
+                    ann_file=path.name,
+                    data_prefix=dict(img='images'),
+                ),
+            ),
+            dict(
+                type='VOCDataset',
+                data_root=str(tmp_path),
+                ann_file='voc/ImageSets/Main/train.txt',
+                data_prefix=dict(sub_data_root='voc'),
+            ),
+        ],
+    )
+    (_, good, _), (_, bad, _) = check_dataset_config(config)
+    assert not good
+    # VOC's own classes are known without the config's saying so.
+    assert {p.kind for p in bad} == {'unknown category'} and len(bad) == 6
+    with pytest.raises(DataError, match='all that can be checked'):
+        list(check_dataset_config(dict(ann_file='a.csv')))
+
+
+@pytest.mark.slow
+def test_the_tool(tmp_path):
+    content = bad_data.coco(tmp_path)
+    content['annotations'][3]['bbox'] = [1, 1, 0, 0]
+    path = bad_data.save(tmp_path, content)
+
+    clean = tmp_path / 'clean.json'
+    command = [sys.executable, 'tools/check_data.py', path, '--write', clean]
+    command += ['--image-folder', tmp_path / 'images']
+    result = subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env=dict(os.environ, OMP_NUM_THREADS='1'),
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1, result.stderr
+    assert '1  box without area (object left out)' in result.stdout
+    assert f'{path}: object 3 of 1.jpg: box without area' in result.stdout
+    assert len(json.loads(clean.read_text())['annotations']) == 5

@@ -1,0 +1,163 @@
+"""The loader leaves out what is bad and says so, or refuses, as its option says."""
+
+import numpy as np
+import pytest
+from mmdet.registry import DATASETS
+from mmdet.utils import register_all_modules
+
+import mmdet_consistent  # noqa: F401
+from mmdet_consistent.datasets.problems import DataError
+from tests.datasets import bad_data
+
+register_all_modules()
+PIPELINE = [
+    dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_path',)),
+]
+
+
+def build(root, kind='coco', **options):
+    options.setdefault('pipeline', PIPELINE)
+    common = dict(
+        data_root=str(root), metainfo=dict(classes=('cell',)), serialize_data=True
+    )
+    if kind == 'coco':
+        common.update(
+            type='CheckedCocoDataset',
+            ann_file='train.json',
+            data_prefix=dict(img='images/'),
+        )
+    else:
+        common.update(
+            type='CheckedVOCDataset',
+            ann_file='ImageSets/Main/train.txt',
+            data_prefix=dict(sub_data_root=''),
+        )
+    return DATASETS.build(dict(common, **options))
+
+
+def with_bad_box(root, kind):
+    if kind == 'coco':
+        content = bad_data.coco(root)
+        content['annotations'][3]['bbox'] = [float('nan'), 4, 10, 10]
+        bad_data.save(root, content)
+    else:
+        bad_data.voc(root)
+        boxes = [(4, 4, 14, 14), (9, 9, 9, 9)]
+        bad_data.edit_voc(root, 'n1', boxes=boxes)
+
+
+@pytest.mark.parametrize('kind', ['coco', 'voc'])
+def test_good_data_load_as_mmdet_loads_them(tmp_path, kind):
+    if kind == 'coco':
+        bad_data.save(tmp_path, bad_data.coco(tmp_path))
+    else:
+        bad_data.voc(tmp_path)
+    checked = build(tmp_path, kind, check_images='full')
+    plain = 'CocoDataset' if kind == 'coco' else 'VOCDataset'
+    options = dict(ann_file=checked.ann_file, data_prefix=checked.data_prefix)
+    mmdets = DATASETS.build(
+        dict(
+            type=plain,
+            metainfo=dict(classes=('cell',)),
+            pipeline=PIPELINE,
+            **options,
+        )
+    )
+    assert not checked.problems and len(checked) == len(mmdets) == 3
+    assert [checked.get_data_info(i) for i in range(3)] == [
+        mmdets.get_data_info(i) for i in range(3)
+    ]
+
+
+@pytest.mark.parametrize('kind', ['coco', 'voc'])
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_a_bad_box_is_left_out(tmp_path, kind, test_mode):
+    with_bad_box(tmp_path, kind)
+    dataset = build(tmp_path, kind, test_mode=test_mode)
+    counts = [len(dataset.get_data_info(i)['instances']) for i in range(3)]
+    assert counts == [2, 1, 2]
+    (problem,) = dataset.problems
+    assert problem.where.startswith('object')
+    boxes = dataset[1]['data_samples'].gt_instances.bboxes.tensor
+    assert boxes.isfinite().all() and len(boxes) == 1
+    assert tmp_path.name in dataset.ann_file  # not that of the cleaned copy
+
+
+@pytest.mark.parametrize('kind', ['coco', 'voc'])
+def test_or_the_run_is_refused(tmp_path, kind):
+    with_bad_box(tmp_path, kind)
+    with pytest.raises(DataError, match=r"1 problems, and on_bad_data='refuse'"):
+        build(tmp_path, kind, on_bad_data='refuse')
+
+
+@pytest.mark.parametrize('kind', ['coco', 'voc'])
+def test_a_bad_image_is_left_out_of_training_and_refused_in_a_test(tmp_path, kind):
+    if kind == 'coco':
+        bad_data.save(tmp_path, bad_data.coco(tmp_path))
+        path = tmp_path / 'images' / '1.jpg'
+    else:
+        bad_data.voc(tmp_path)
+        path = tmp_path / 'JPEGImages' / 'n1.jpg'
+    bad_data.spoil_image(path, 'truncated')
+    dataset = build(tmp_path, kind)
+    assert [dataset[i]['inputs'].shape[0] for i in range(2)] == [3, 3]
+    assert len(dataset) == 2 and dataset.problems[0].kind == 'truncated image'
+    with pytest.raises(DataError, match='would change the result'):
+        build(tmp_path, kind, test_mode=True)
+
+
+def test_an_image_that_goes_bad_during_training_is_named(tmp_path, capsys):
+    bad_data.save(tmp_path, bad_data.coco(tmp_path))
+    options = dict(check_images='no')
+    dataset, refusing = (
+        build(tmp_path, on_bad_data=value, **options) for value in ('drop', 'refuse')
+    )
+    testing = build(tmp_path, test_mode=True, **options)
+    bad_data.spoil_image(tmp_path / 'images' / '1.jpg', 'foreign')
+    np.random.seed(0)
+    other = dataset[1]['data_samples'].img_path
+    assert not other.endswith('1.jpg')
+    assert dataset.problems[0].kind == 'corrupt image'
+    assert f'{tmp_path}/images/1.jpg' in str(dataset.problems[0])
+    for strict in (refusing, testing):
+        with pytest.raises(DataError, match=r'images/1\.jpg'):
+            strict[1]
+
+
+def test_an_error_that_is_not_the_images_passes_through(tmp_path):
+    bad_data.save(tmp_path, bad_data.coco(tmp_path))
+
+    def broken(results):
+        raise RuntimeError('a bug in a transform')
+
+    dataset = build(tmp_path, pipeline=[broken])
+    with pytest.raises(RuntimeError, match='a bug in a transform'):
+        dataset[0]
+    assert not dataset.problems
+
+
+@pytest.mark.parametrize('kind', ['coco', 'voc'])
+def test_no_good_image_at_all_is_an_error(tmp_path, kind):
+    if kind == 'coco':
+        bad_data.save(tmp_path, bad_data.coco(tmp_path))
+    else:
+        bad_data.voc(tmp_path)
+    for path in tmp_path.rglob('*.jpg'):
+        path.unlink()
+    with pytest.raises(DataError, match='not one'):
+        build(tmp_path, kind)
+
+
+def test_a_name_twice_in_the_list(tmp_path):
+    bad_data.voc(tmp_path)
+    (tmp_path / 'ImageSets/Main/train.txt').write_text('n0\nn1\nn0\n')
+    dataset = build(tmp_path, 'voc')
+    assert len(dataset) == 2 and dataset.problems[0].kind == 'duplicate image id'
+
+
+@pytest.mark.parametrize('option', ['on_bad_data', 'check_images'])
+def test_unknown_options_are_refused(tmp_path, option):
+    with pytest.raises(ValueError, match=f"{option} must be one of .* got 'maybe'"):
+        build(tmp_path, **{option: 'maybe'})
