@@ -1,0 +1,164 @@
+"""The configs against the paper's settings, held in configs/paper_tables.json."""
+
+import functools
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.hub import get_config
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = json.loads((ROOT / 'configs/paper_tables.json').read_text())
+# What the paper doesn't have: the baselines and sizes that complete a series.
+NOT_IN_A_TABLE = {
+    'configs/con_ssd300_vgg16.py',
+    'configs/retinanet_r50_fpn_jitter_18e.py',
+    'configs/ssd300_vgg16.py',
+}
+LOADING = {'LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs'}
+
+every_row = pytest.mark.parametrize(
+    'row', ROWS, ids=[f'table{r["table"]}-{r["row"]}' for r in ROWS]
+)
+
+
+@functools.cache
+def load_file(path):
+    return Config.fromfile(path)
+
+
+def load(row):
+    return load_file(ROOT / row['config'])
+
+
+def training_set(cfg):
+    """The training dataset and how often an epoch goes through it."""
+    dataset = cfg.train_dataloader.dataset
+    if dataset.type == 'RepeatDataset':
+        return dataset.dataset, dataset.times
+    return dataset, 1
+
+
+def resizes(pipeline):
+    """Scales of the pipeline's one resize, and whether it keeps the ratio."""
+    (step,) = [s for s in pipeline if 'Resize' in s.type]
+    scales = step.scales if step.type == 'RandomChoiceResize' else [step.scale]
+    return [tuple(scale) for scale in scales], step.keep_ratio
+
+
+def test_every_row_of_every_table_is_there():
+    assert Counter(r['table'] for r in ROWS) == {1: 4, 2: 3, 3: 4, 4: 8, 5: 4, 6: 3}
+    assert len({(r['table'], r['row']) for r in ROWS}) == len(ROWS)
+
+
+def test_one_config_for_each_setting():
+    pairs = {(r['config'], json.dumps(r['settings'])) for r in ROWS}
+    assert len(pairs) == len({c for c, _ in pairs}) == len({s for _, s in pairs})
+
+
+def test_every_config_is_a_row_or_known_not_to_be():
+    files = [*ROOT.glob('configs/*.py'), *ROOT.glob('configs/ablations/*.py')]
+    shipped = {str(f.relative_to(ROOT)) for f in files}
+    assert shipped == {r['config'] for r in ROWS} | NOT_IN_A_TABLE
+
+
+@every_row
+def test_the_config_says_its_table_and_figure(row):
+    lines = (ROOT / row['config']).read_text().splitlines()
+    comment = ' '.join(line for line in lines if line.startswith('#'))
+    assert re.search(rf'\bTable {row["table"]}\b', comment)
+    assert f'{row["metrics"]["AP"]} AP' in comment
+
+
+@every_row
+def test_images_and_augmentation(row):
+    settings, cfg = row['settings'], load(row)
+    train = training_set(cfg)[0].pipeline
+    short = settings['short_side']
+    jitter = settings['scale_jitter'] or [short]
+    if settings['detector'] == 'SSD512':
+        assert settings['augmentation'] == 'ssd'
+        mmdet = get_config('mmdet::ssd/ssd512_coco.py')
+        assert train == training_set(mmdet)[0].pipeline
+        long, keep_ratio = short, False
+    else:
+        assert settings['augmentation'] == 'flip'
+        types = {s.type for s in train} - LOADING
+        assert types == {'RandomFlip', 'RandomChoiceResize' if jitter[1:] else 'Resize'}
+        long, keep_ratio = {500: 833, 800: 1333}[short], True
+    (flip,) = [s for s in train if s.type == 'RandomFlip']
+    assert flip.prob == 0.5
+    assert resizes(train) == ([(long, side) for side in jitter], keep_ratio)
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        pipeline = loader.dataset.pipeline
+        assert resizes(pipeline) == ([(long, short)], keep_ratio)
+        assert {s.type for s in pipeline} - LOADING == {'Resize'}
+
+
+@every_row
+def test_schedule(row):
+    settings, cfg = row['settings'], load(row)
+    _, times = training_set(cfg)
+    warmup, steps = cfg.param_scheduler
+    assert cfg.train_cfg.max_epochs * times == settings['epochs'] == steps.end * times
+    assert [m * times for m in steps.milestones] == settings['milestones']
+    assert warmup.type == 'LinearLR'
+    images = cfg.train_dataloader.batch_size * settings['gpus']
+    assert images == settings['images_per_batch'] == cfg.auto_scale_lr.base_batch_size
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr) == ('SGD', settings['lr'])
+    if settings['detector'] == 'RetinaNet':
+        # Detectron: 0.01 for 16 images; the lr is proportional to the batch.
+        assert optimizer.lr / images == 0.01 / 16
+
+
+@every_row
+def test_backbone(row):
+    backbone = load(row).model.backbone
+    kind, depth = row['settings']['backbone'].split('-')
+    assert (backbone.type, backbone.depth) == (
+        {'ResNet': 'ResNet', 'VGG': 'SSDVGG'}[kind],
+        int(depth),
+    )
+    assert backbone.init_cfg.checkpoint == {
+        'ResNet': f'torchvision://resnet{depth}',
+        'VGG': 'open-mmlab://vgg16_caffe',
+    }.get(kind)
+
+
+@every_row
+def test_what_is_measured(row):
+    cfg = load(row)
+    evaluators = cfg.val_evaluator
+    if not isinstance(evaluators, list):
+        evaluators = [evaluators]
+    assert evaluators[0].type == 'CocoMetric'
+    at = {f'AP{m.iou_thrs[0] * 100:.0f}': m.prefix for m in evaluators[1:]}
+    standard = {'AP', 'AP50', 'AP75', 'APs', 'APm', 'APl'}
+    assert set(row['metrics']) - standard <= set(at)
+    assert all(prefix == f'coco{name[2:]}' for name, prefix in at.items())
+    assert cfg.val_dataloader.dataset.ann_file.endswith('instances_val2017.json')
+    ann_file = cfg.test_dataloader.dataset.ann_file
+    assert row['split'] in ann_file
+
+
+def test_the_page_is_up_to_date():
+    check = subprocess.run(
+        [sys.executable, ROOT / 'tools/paper.py', '--check'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert check.returncode == 0, check.stderr
+
+
+@pytest.mark.parametrize('name', ['con_ssd512_r50', 'ablations/table3_cls3_reg2'])
+def test_configs_load_from_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = ROOT / f'configs/{name}.py'
+    assert Config.fromfile(path).to_dict() == load_file(path).to_dict()
