@@ -43,9 +43,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--names', nargs='+', help='what to call the detectors')
     parser.add_argument('--limit', type=int, help='look at the first N images')
     parser.add_argument(
-        '--anchors', type=int, default=1_000_000, help='anchors to keep, over all images'
+        '--anchors',
+        type=int,
+        default=1_000_000,
+        help='anchors to keep in all',
     )
-    parser.add_argument('--cases', type=int, default=6, help='worst cases of each')
+    parser.add_argument('--cases', type=int, default=4, help='worst cases of each')
     parser.add_argument('--device', help='default: cuda if there is one, else cpu')
     group = parser.add_mutually_exclusive_group()
     group.add_argument('--fresh', action='store_true', help='forget what is there')

@@ -168,9 +168,7 @@ def _panel(
             word, score = 'is the best box too', ''
         elif who == 'best' and not stage:
             word = 'best box, suppressed'
-        lines.append(
-            f'<li><span class="swatch {who}"></span>{word}: {iou}{score}</li>'
-        )
+        lines.append(f'<li><span class="swatch {who}"></span>{word}: {iou}{score}</li>')
     if not known:
         lines.append('<li>no box competes for this object</li>')
     words = escape(f'{title}. ' + ' '.join(line.split('</span>')[-1] for line in lines))
@@ -178,7 +176,8 @@ def _panel(
     return (
         f'<div class="panel of-m{model}"><h4>{title}</h4>'
         f'<svg role="img" aria-label="{words}" '
-        f'viewBox="{x1} {y1} {x2 - x1} {y2 - y1}">{picture}{"".join(shapes)}</svg>'
+        f'preserveAspectRatio="xMinYMin" viewBox="{x1} {y1} {x2 - x1} {y2 - y1}">'
+        f'{picture}{"".join(shapes)}</svg>'
         f'<ul>{"".join(lines)}</ul></div>'
     )
 

@@ -8,6 +8,7 @@ cannot disagree.
 import base64
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -22,7 +23,7 @@ DARK = ('#56b4e9', '#ff9b4a', '#2fc79a', '#ee9fcb', '#f0e442', '#a9acff')
 INK, MUTED, GRID = '#1f2328', '#59636e', '#d1d9e0'
 DASHES = ('-', (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1, 1.5)))
 MARKERS = ('o', 's', '^', 'D')
-SIZE = (5.2, 3.5)  # inches; with 10 point text readable on a phone
+SIZE = (4.4, 3.2)  # inches; with 10 point text readable on a phone
 
 
 class Series(NamedTuple):
@@ -109,9 +110,7 @@ class Chart(NamedTuple):
             elif len(known) == 0:
                 words.append(f'{series.name}: no data.')
             elif self.kind == 'bar':
-                values = (
-                    f'{series.x[i]} {number(y[i], self.digits)}' for i in known
-                )
+                values = (f'{series.x[i]} {number(y[i], self.digits)}' for i in known)
                 words.append(f'{series.name}: {", ".join(values)}.')
             else:
                 a, b = known[0], known[-1]
@@ -147,22 +146,33 @@ def draw(chart: Chart):
     if chart.log:
         axis.set_yscale('log')
     axis.tick_params(colors=MUTED, labelcolor=INK)
-    axis.grid(visible=True, color=GRID, lw=0.6, axis='y' if chart.kind == 'bar' else 'both')
+    axis.grid(
+        visible=True, color=GRID, lw=0.6, axis='y' if chart.kind == 'bar' else 'both'
+    )
     axis.set_axisbelow(True)
     for side, spine in axis.spines.items():
         spine.set_visible(side in ('left', 'bottom'))
         spine.set_color(MUTED)
     if chart.kind != 'density':
-        # Models are named by the page's switches too; a file needs the legend.
-        rows = (len(chart.series) + 1) // 2
-        figure.legend(
-            loc='outside upper left',
-            ncols=min(2, len(chart.series)),
-            frameon=False,
-            labelcolor=INK,
-            fontsize=9 if rows < 3 else 8,
-        )
+        _legend(figure, chart)
     return figure
+
+
+def _legend(figure, chart: Chart) -> None:
+    """A legend above the axes whose entries follow the page's switches too."""
+    long = max(len(series.name) for series in chart.series) > 18
+    legend = figure.legend(
+        loc='outside upper left',
+        ncols=1 if long else min(2, len(chart.series)),
+        frameon=False,
+        labelcolor=INK,
+        fontsize=9 if len(chart.series) < 5 else 8,
+        borderpad=0,
+        labelspacing=0.2,
+    )
+    for i, series in enumerate(chart.series):
+        for what, items in (('key', legend.legend_handles), ('name', legend.texts)):
+            items[i].set_gid(f'{chart.key}__m{series.model}__{i}_{what}')
 
 
 def _lines(axis, chart: Chart) -> None:
@@ -194,9 +204,8 @@ def _bars(axis, chart: Chart) -> None:
         )
         for j, bar in enumerate(bars):
             bar.set_gid(f'{chart.key}__m{series.model}__{i}_{j}')
-    labels = [name.replace(' ', '\n', 1) if len(name) > 9 else name for name in names]
-    crowded = max(len(part) for label in labels for part in label.split('\n')) > 12
-    axis.set_xticks(range(len(names)), labels, fontsize=7.5 if crowded else 9)
+    labels = [textwrap.fill(name, 12) for name in names]
+    axis.set_xticks(range(len(names)), labels, fontsize=9)
 
 
 def _density(axis, chart: Chart) -> None:
@@ -223,12 +232,20 @@ def svg(chart: Chart) -> str:
         text = text.replace(colour, f'var(--{name})')
     text = re.sub(r'(id="[\w.-]+?__m(\d+)__[\w]+")', r'\1 class="of-m\2"', text)
     # Ids such as "figure_1" are the same in all figures: make them this one's.
-    text = re.sub(r'\bid="(?!%s__)' % re.escape(chart.key), f'id="{chart.key}-', text)
-    text = re.sub(r'(href="#|url\(#)', rf'\g<1>{chart.key}-', text)
-    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" __A__>', text)
-    label = f'role="img" aria-labelledby="{chart.key}-alt" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    head, body = text.replace('__A__', label, 1).split('>', 1)
-    return f'{head}><title id="{chart.key}-alt">{escape(chart.alt())}</title>{body}'
+    key = chart.key
+    text = re.sub(rf'\bid="(?!{re.escape(key)}__)', f'id="{key}-', text)
+    text = re.sub(r'(href="#|url\(#)', rf'\g<1>{key}-', text)
+    # Size comes from the page, the name from the title element.
+    box = re.search(r'viewBox="[^"]+"', text)[0]
+    spaces = ''.join(
+        f' {name}="http://www.w3.org/{where}"'
+        for name, where in (('xmlns', '2000/svg'), ('xmlns:xlink', '1999/xlink'))
+    )
+    body = text[text.index('>') + 1 :]
+    return (
+        f'<svg {box} role="img" aria-labelledby="{key}-alt"{spaces}>'
+        f'<title id="{key}-alt">{escape(chart.alt())}</title>{body}'
+    )
 
 
 def save(chart: Chart, folder: Path) -> None:
@@ -249,7 +266,9 @@ def _save(chart: Chart, kind: str) -> bytes:
     }
     with matplotlib.rc_context(settings):
         out = io.BytesIO()
-        options = dict(transparent=True, metadata={'Date': None}) if kind == 'svg' else {}
+        options = (
+            dict(transparent=True, metadata={'Date': None}) if kind == 'svg' else {}
+        )
         draw(chart).savefig(out, format=kind, dpi=144, **options)
     return out.getvalue()
 

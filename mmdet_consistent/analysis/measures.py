@@ -1,6 +1,4 @@
-"""Numbers about score and place, each from plain arrays and worked out by hand
-in the tests.
-"""
+"""Numbers about score and place, from plain arrays."""
 
 from typing import NamedTuple, Optional
 
@@ -133,7 +131,7 @@ class Lrp(NamedTuple):
 def optimal_lrp(
     score: NDArray, found: NDArray, iou: NDArray, num_objects: int, tau: float = 0.5
 ) -> Lrp:
-    """oLRP of one class (Oksuz et al., ECCV 2018; TPAMI 2021).
+    """The oLRP of one class (Oksuz et al., ECCV 2018; TPAMI 2021).
 
     LRP(s) = (Σ over right ones of (1 − IoU)/(1 − τ) + FP + FN) / (TP + FP + FN),
     for the detections with a score of at least s; the least over all s.
@@ -171,7 +169,7 @@ def optimal_lrp(
 
 
 def lrp_by_class(matched: Matched) -> list[Lrp]:
-    """oLRP of each class, in the classes' order."""
+    """The oLRP of each class, in the classes' order."""
     rows = []
     for label, num_objects in enumerate(matched.num_objects):
         mine = (matched.label == label) & ~matched.ignored

@@ -22,7 +22,7 @@ def write_analysis(
     truth: GroundTruth,
     folder: Path,
     command: str,
-    num_cases: int = 6,
+    num_cases: int = 4,
 ) -> list[Summary]:
     """Write page, figures, tables and numbers of some detectors.
 

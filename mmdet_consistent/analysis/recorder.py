@@ -165,9 +165,7 @@ def _activate(head: nn.Module, logits: Tensor) -> Tensor:
     return logits.softmax(-1)[:, :-1]
 
 
-def nearest(
-    boxes: Tensor, gt_bboxes: Tensor, chunk: int = 16
-) -> tuple[Tensor, Tensor]:
+def nearest(boxes: Tensor, gt_bboxes: Tensor, chunk: int = 16) -> tuple[Tensor, Tensor]:
     """IoU with the nearest ground truth, and which one it is.
 
     Args:

@@ -60,7 +60,7 @@ def build_page(
     truth: GroundTruth,
     command: str,
     facts: str,
-    num_cases: int = 6,
+    num_cases: int = 4,
 ) -> str:
     """The page.
 
@@ -74,9 +74,7 @@ def build_page(
     template = importlib.resources.files(__package__) / 'page.html'
     names = [s.model.name for s in summaries]
     sections = [
-        _section(
-            'overview', 'In numbers', _overview(summaries) + _missing(summaries)
-        ),
+        _section('overview', 'In numbers', _overview(summaries) + _missing(summaries)),
         _section('accuracy', 'Accuracy', _charts(figures.accuracy(summaries))),
         _section(
             'score', 'Score and place', _charts(figures.score_and_place(summaries))
@@ -91,8 +89,7 @@ def build_page(
         _section(
             'classes',
             'By class and by size',
-            _data_table('classes-table', *figures.class_table(summaries, truth.classes))
-            + _data_table('sizes-table', *figures.size_table(summaries)),
+            _class_and_size_tables(summaries, truth),
         ),
     ]
     sections = [s for s in sections if s]
@@ -174,7 +171,7 @@ def _figure(chart: Chart) -> str:
 
 def _table(header, rows, models) -> str:
     """A plain table whose columns follow the models' switches."""
-    classes = ['' if m is None else f' class="of-m{m}"' for m in models]
+    classes = _column_classes(models)
     head = ''.join(
         f'<th scope="col"{c}>{escape(str(h))}</th>' for h, c in zip(header, classes)
     )
@@ -189,6 +186,11 @@ def _table(header, rows, models) -> str:
         '<div class="scroll" tabindex="0"><table><thead><tr>'
         f'{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
+
+
+def _column_classes(models: list) -> list[str]:
+    """The class attribute of each column; None belongs to no model."""
+    return ['' if m is None else f' class="of-m{m}"' for m in models]
 
 
 def _overview(summaries: list[Summary]) -> str:
@@ -206,20 +208,25 @@ def _overview(summaries: list[Summary]) -> str:
             + '</td>'
             for i, t in enumerate(texts)
         )
-        words = meaning.words
-        if meaning.good:
-            words += f'{"; " if words else ""}{meaning.good} is good'
         label = escape(name.replace('>=', '≥').replace('false_', 'false '))
+        if meaning.good:
+            arrow = '↑' if meaning.good == 'high' else '↓'
+            label += (
+                f' <span aria-hidden="true">{arrow}</span>'
+                f'<span class="sr">, {meaning.good} is good</span>'
+            )
         rows.append(
-            f'<tr><th scope="row">{label} <small>{escape(words)}</small></th>'
+            f'<tr><th scope="row">{label} <small>{escape(meaning.words)}</small></th>'
             f'{cells}</tr>'
         )
     head = ''.join(
         f'<th scope="col" class="of-m{i}"><span class="dot" '
-        f'style="background:var(--m{i % len(LIGHT)})"></span>{escape(s.model.name)}</th>'
+        f'style="background:var(--m{i % len(LIGHT)})"></span>'
+        f'{escape(s.model.name)}</th>'
         for i, s in enumerate(summaries)
     )
     return (
+        '<p>An arrow says which way is good; the best is bold.</p>'
         '<div class="scroll" tabindex="0"><table class="overview"><thead><tr>'
         f'<th scope="col">measure</th>{head}</tr></thead>'
         f'<tbody>{"".join(rows)}</tbody></table></div>'
@@ -269,12 +276,26 @@ def _cases(summaries: list[Summary], truth: GroundTruth, count: int) -> str:
     )
 
 
-def _data_table(key: str, header: list[str], rows: list[list]) -> str:
+def _class_and_size_tables(summaries: list[Summary], truth: GroundTruth) -> str:
+    columns = [i for i in range(len(summaries)) for _ in range(4)]
+    return (
+        '<p>A click on a column’s head sorts by it.</p>'
+        + _data_table(
+            'classes-table',
+            *figures.class_table(summaries, truth.classes),
+            [None, None, *columns],
+        )
+        + _data_table('sizes-table', *figures.size_table(summaries), [None, *columns])
+    )
+
+
+def _data_table(key: str, header: list[str], rows: list[list], models: list) -> str:
     """A table that can be sorted by a click on a column's head."""
+    classes = _column_classes(models)
     head = ''.join(
-        f'<th scope="col" aria-sort="none"><button type="button" data-column="{i}">'
-        f'{escape(h)}</button></th>'
-        for i, h in enumerate(header)
+        f'<th scope="col" aria-sort="none"{c}><button type="button" '
+        f'data-column="{i}">{escape(h)}</button></th>'
+        for i, (h, c) in enumerate(zip(header, classes))
     )
     body = []
     for row in rows:
@@ -283,7 +304,7 @@ def _data_table(key: str, header: list[str], rows: list[list]) -> str:
             text = value if isinstance(value, str) else str(value)
             if isinstance(value, float):
                 text = number(value, 1)
-            tag = 'th scope="row"' if i == 0 else 'td'
+            tag = 'th scope="row"' if i == 0 else f'td{classes[i]}'
             key_value = escape(str(value))
             cells.append(
                 f'<{tag} data-value="{key_value}">{escape(text)}</{tag.split()[0]}>'

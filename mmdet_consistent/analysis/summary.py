@@ -45,9 +45,7 @@ class Model(NamedTuple):
         )
 
     @classmethod
-    def from_detections(
-        cls, name: str, detections: Table, image_ids: list
-    ) -> 'Model':
+    def from_detections(cls, name: str, detections: Table, image_ids: list) -> 'Model':
         """A model of which only the detections are known."""
         counts = np.zeros((0, COUNT_BINS))
         return cls(name, image_ids, detections, {}, {}, {}, counts)
