@@ -2,15 +2,21 @@
 
 import functools
 import json
+import random
 import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from mmcv.transforms import Compose
+from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.hub import get_config
+
+register_all_modules(init_default_scope=True)
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = json.loads((ROOT / 'configs/paper_tables.json').read_text())
@@ -98,6 +104,36 @@ def test_images_and_augmentation(row):
         pipeline = loader.dataset.pipeline
         assert resizes(pipeline) == ([(long, short)], keep_ratio)
         assert {s.type for s in pipeline} - LOADING == {'Resize'}
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'retinanet_r50_fpn',
+        'retinanet_r50_fpn_500',
+        'retinanet_r50_fpn_jitter_18e',
+        'ssd512_r50',
+    ],
+)
+def test_pipelines_run(name):
+    cfg = load_file(ROOT / f'configs/{name}.py')
+    image = str(next((ROOT / 'data/bccd/images').glob('*.jpg')))
+    box = dict(bbox=[40, 40, 120, 140], bbox_label=3, ignore_flag=0)
+
+    def output(pipeline):
+        results = dict(img_path=image, img_id=1, instances=[box])
+        return Compose(pipeline)(results)['data_samples']
+
+    train, test = training_set(cfg)[0].pipeline, cfg.test_dataloader.dataset.pipeline
+    random.seed(0)
+    np.random.seed(0)
+    samples = [output(train) for _ in range(12)]
+    expected = {scale[1] for scale in resizes(train)[0]}
+    assert {min(s.img_shape) for s in samples} <= expected
+    assert len({s.img_shape for s in samples}) >= min(2, len(expected))
+    assert {s.flip for s in samples} == {True, False}
+    assert all(s.gt_instances.labels.tolist() == [3] for s in samples)
+    assert min(output(test).img_shape) == resizes(test)[0][0][1]
 
 
 @every_row
