@@ -1,0 +1,178 @@
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    spec = importlib.util.spec_from_file_location('study_tool', ROOT / 'tools/study.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.chdir(ROOT)
+    init_default_scope('mmdet')
+    config = module.job_config
+
+    def small(job):
+        cfg = config(job)
+        cfg.train_dataloader.dataset.indices = 8
+        cfg.val_dataloader.dataset.indices = 2
+        return cfg
+
+    monkeypatch.setattr(module, 'job_config', small)
+    return module
+
+
+def job(tool, tmp_path, row='baseline', **kwargs):
+    fields = dict(model='retinanet', data='bccd', seed=3, split='val', epochs=2)
+    return tool.Job(row=row, work_dir=tmp_path, **{**fields, **kwargs})
+
+
+def weights(folder):
+    checkpoint = torch.load(folder / 'run/epoch_2.pth', weights_only=True)
+    return checkpoint['state_dict']
+
+
+def test_jobs_of_several_tables_are_run_once(tool, tmp_path):
+    args = argparse.Namespace(
+        tables=['table1', 'table2', 'table3', 'table5'],
+        data='bccd',
+        seeds=[0, 1],
+        core_seeds=[0, 1, 2],
+        rows=None,
+        split='test',
+        epochs=None,
+        work_dir=tmp_path,
+    )
+    jobs = tool.collect_jobs(args)
+    assert len(set(jobs)) == len(jobs)
+    count = {}
+    for one in jobs:
+        key = one.model, one.row
+        count[key] = count.get(key, 0) + 1
+    assert count['retinanet', 'baseline'] == count['retinanet', 'consistent'] == 3
+    assert count['ssd', 'baseline'] == count['ssd', 'consistent'] == 3
+    others = ('cascade', 'gated_cascade', '0.5_0.5', '0.7_0.6', '2_1', '3_2')
+    assert {row for _, row in count} == {'baseline', 'consistent', *others}
+    assert all(count['retinanet', row] == 2 for row in others)
+    assert [one.seed for one in jobs] == sorted(one.seed for one in jobs)
+
+
+@pytest.mark.parametrize('name', ['table1', 'table2', 'table3', 'table5'])
+def test_tables_know_the_papers_figures(tool, name):
+    table = tool.TABLES[name]
+    figures = tool.paper_figures(table)
+    assert set(figures) == set(table.rows)
+    assert all(20 < row['AP'] < 45 for row in figures.values())
+
+
+@pytest.mark.parametrize('model,data', [('retinanet', 'bccd'), ('ssd', 'occlusion')])
+def test_rows_start_from_the_same_weights(tool, tmp_path, model, data):
+    base = torch.load(
+        tool.initial_weights(job(tool, tmp_path, model=model, data=data)),
+        weights_only=True,
+    )
+    for row in ('consistent', 'cascade', '2_1', '3_2', 'sharper_stds'):
+        one = job(tool, tmp_path, row, model=model, data=data)
+        assert (
+            tool.initial_weights(one).name
+            == tool.initial_weights(one._replace(row='baseline')).name
+        )
+        built = MODELS.build(tool.job_config(one).model)
+        assert not built.load_state_dict(base, strict=False).unexpected_keys
+    other = tool.initial_weights(job(tool, tmp_path, model=model, data=data, seed=4))
+    other = torch.load(other, weights_only=True)
+    assert not torch.equal(
+        base['backbone.conv1.weight'], other['backbone.conv1.weight']
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore:Converting a tensor with requires_grad')
+def test_rows_are_paired_and_an_interrupted_run_goes_on(tool, tmp_path, monkeypatch):
+    seen = {}
+    step = MODELS.get('RetinaNet').train_step
+
+    def spy(self, data, optim_wrapper):
+        images = [int(x.long().sum()) for x in data['inputs']]
+        seen.setdefault(current, []).append(images)
+        return step(self, data, optim_wrapper)
+
+    monkeypatch.setattr(MODELS.get('RetinaNet'), 'train_step', spy)
+    current = 'baseline'
+    base = tool.run_job(job(tool, tmp_path / 'a'))
+    current = 'consistent'
+    whole = job(tool, tmp_path / 'a', 'consistent')
+    record = tool.run_job(whole)
+    # The same images in the same order, flipped alike.
+    assert seen['baseline'] == seen['consistent']
+    assert len({tuple(images) for images in seen['baseline']}) > 1
+    assert len(base['positives']) == 1 and len(record['positives']) == 2
+    assert base['positives'][0] == record['positives'][0] > 0
+    assert set(record['metrics']) >= {'AP', 'AP50', 'AP90', 'AP:RBC'}
+
+    # Done before: read, not trained.
+    current = 'again'
+    assert tool.run_job(whole) == record
+    assert 'again' not in seen
+    # Only the evaluation is missing: nothing is trained.
+    (whole.folder / 'val.json').unlink()
+    assert tool.run_job(whole)['metrics'] == record['metrics']
+    assert 'again' not in seen
+
+    # Interrupted in its second epoch.
+    stopped = job(tool, tmp_path / 'b', 'consistent')
+
+    def stop(self, runner):
+        original(self, runner)
+        if runner.epoch == 1:
+            raise KeyboardInterrupt
+
+    original = tool.EpochSeedHook.before_train_epoch
+    monkeypatch.setattr(tool.EpochSeedHook, 'before_train_epoch', stop)
+    current = 'first'
+    with pytest.raises(KeyboardInterrupt):
+        tool.run_job(stopped)
+    monkeypatch.setattr(tool.EpochSeedHook, 'before_train_epoch', original)
+    current = 'second'
+    resumed = tool.run_job(stopped)
+    assert seen['first'] + seen['second'] == seen['consistent']
+    assert resumed['metrics'] == record['metrics']
+    for (name, one), two in zip(
+        weights(whole.folder).items(), weights(stopped.folder).values()
+    ):
+        torch.testing.assert_close(one, two, rtol=0, atol=0, msg=name)
+
+    # Another setting under the same name: trained anew, not mixed up.
+    current = 'changed'
+    changed = tool.run_job(stopped._replace(epochs=1))
+    assert len(seen['changed']) == len(seen['first'])
+    recipe = json.loads((stopped.folder / 'recipe.json').read_text())
+    assert recipe != json.loads((whole.folder / 'recipe.json').read_text())
+    assert changed['epochs'] == 1
+
+
+def test_page_csv_and_plot_are_written(tool, tmp_path, monkeypatch):
+    monkeypatch.setattr('sys.argv', ['tools/study.py', 'table3', '--split', 'val'])
+    metrics = dict.fromkeys(tool.study.METRICS, 40.0)
+    results = {}
+    for shift, row in enumerate(('baseline', '2_1', 'consistent')):
+        for seed in (0, 1):
+            found = {name: value + shift + seed for name, value in metrics.items()}
+            results[job(tool, tmp_path, row, seed=seed)] = dict(
+                metrics=found, positives=[100.0]
+            )
+    args = argparse.Namespace(data='bccd', split='val', out=tmp_path / 'out')
+    path = tool.write_results('table3', results, args)
+    assert path.name == 'table3_bccd_val.md'
+    text = path.read_text()
+    assert 'Made by `python tools/study.py table3 --split val`' in text
+    assert '| 2_2' in text and '+2.0 ± 0.0' in text and '33.7' in text
+    assert path.with_suffix('.csv').is_file() and path.with_suffix('.png').is_file()
