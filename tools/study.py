@@ -21,7 +21,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import cv2
 import torch
@@ -179,6 +179,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rows', nargs='+', choices=list(ROWS), help='only these')
     parser.add_argument('--epochs', type=int, help="instead of the config's")
     parser.add_argument('--processes', type=int, default=1)
+    parser.add_argument(
+        '--report', action='store_true', help='train nothing: write what is done so far'
+    )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/study'))
     parser.add_argument('--out', type=Path, default=Path('docs/results'))
     return parser.parse_args()
@@ -243,20 +246,37 @@ def write_json(path: Path, content: dict) -> None:
     os.replace(partial, path)
 
 
+def recipe(cfg: Config) -> str:
+    """A fingerprint of all settings of a run."""
+    return hashlib.sha1(cfg.pretty_text.encode()).hexdigest()
+
+
+def same_recipe(job: Job) -> bool:
+    """Whether what is kept of the run was made with today's settings."""
+    path = job.folder / 'recipe.json'
+    return path.is_file() and json.loads(path.read_text()) == dict(
+        recipe=recipe(job_config(job))
+    )
+
+
+def finished(job: Job) -> Optional[dict]:
+    """The record of a run that is done."""
+    path = job.folder / f'{job.split}.json'
+    return json.loads(path.read_text()) if path.is_file() and same_recipe(job) else None
+
+
 def run_job(job: Job) -> dict:
     """Train, or go on, or only evaluate; return the run's record."""
     cfg = job_config(job)
-    recipe = hashlib.sha1(cfg.pretty_text.encode()).hexdigest()
+    known = finished(job)
+    if known:
+        return known
+    if not same_recipe(job):
+        shutil.rmtree(job.folder, ignore_errors=True)  # of no use to this setting
+    job.folder.mkdir(parents=True, exist_ok=True)
+    write_json(job.folder / 'recipe.json', dict(recipe=recipe(cfg)))
     result_file = job.folder / f'{job.split}.json'
     trained_file = job.folder / 'trained.json'
-    recipe_file = job.folder / 'recipe.json'
-    known = recipe_file.is_file() and json.loads(recipe_file.read_text())
-    if known and known['recipe'] != recipe:
-        shutil.rmtree(job.folder)  # another setting's run is of no use
-    elif result_file.is_file():
-        return json.loads(result_file.read_text())
-    job.folder.mkdir(parents=True, exist_ok=True)
-    write_json(recipe_file, dict(recipe=recipe))
 
     cfg.work_dir = str(job.folder / 'run')
     cfg.log_level = 'ERROR'
@@ -277,9 +297,8 @@ def run_job(job: Job) -> dict:
         outfile_prefix=str(job.folder / job.split),
     )
     last = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
-    finished = f'epoch_{cfg.train_cfg.max_epochs}.pth'
     if not trained_file.is_file():
-        if last and Path(last).name == finished:
+        if last and Path(last).name == f'epoch_{cfg.train_cfg.max_epochs}.pth':
             # It ended before its positives were noted: cheaper again than guessed.
             shutil.rmtree(cfg.work_dir)
             last = None
@@ -418,7 +437,8 @@ def write_results(name: str, results: dict, args: argparse.Namespace) -> Path:
         f'rows at equal settings. AP in per cent on the {args.split} split, means '
         'over the seeds.'
     ]
-    command = shlex.join(['python', 'tools/study.py', *sys.argv[1:]])
+    words = [word for word in sys.argv[1:] if word != '--report']
+    command = shlex.join(['python', 'tools/study.py', *words])
     text = study_report.page(title, command, notes, rows, baseline, f'{stem}.png')
     path = args.out / f'{stem}.md'
     path.write_text(text)
@@ -435,7 +455,13 @@ def main() -> None:
     jobs = collect_jobs(args)
     if not jobs:
         sys.exit(f'--rows {" ".join(args.rows)}: no such row in {args.tables}')
-    results = run_all(jobs, args.processes)
+    if args.report:
+        results = {job: record for job in jobs if (record := finished(job))}
+        print(f'{len(results)} of {len(jobs)} runs are done')
+        if not results:
+            sys.exit('nothing to report yet')
+    else:
+        results = run_all(jobs, args.processes)
     for name in args.tables:
         path = write_results(name, results, args)
         print(f'\n{path}\n\n{path.read_text()}')

@@ -104,6 +104,8 @@ def coco_aps(
         evaluation.params.imgIds = sorted(truth.getImgIds())
         evaluation.params.catIds = sorted(truth.getCatIds())
         evaluation.params.maxDets = [max_dets]
+        evaluation.params.areaRng = evaluation.params.areaRng[:1]
+        evaluation.params.areaRngLbl = ['all']
         evaluation.evaluate()
         evaluation.accumulate()
     # (IoUs, recalls, classes, areas, max_dets); -1 where a class has no object.
