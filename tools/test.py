@@ -13,7 +13,8 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import ConfigDict, DictAction
 from mmengine.runner import Runner
 
-from mmdet_consistent.utils.launch import load_config
+from mmdet_consistent.utils.launch import explained, load_config
+from mmdet_consistent.utils.safety import add_hooks, add_import
 
 
 def parse_args() -> argparse.Namespace:
@@ -80,12 +81,14 @@ def use_tta(cfg: ConfigDict) -> None:
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
-def main() -> None:
+def test() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
     cfg.load_from = args.checkpoint
+    add_import(cfg)
+    add_hooks(cfg, 'ConfigCheckHook')
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)
     if args.tta:
@@ -94,6 +97,11 @@ def main() -> None:
     if args.out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     runner.test()
+
+
+def main() -> None:
+    with explained():
+        test()
 
 
 if __name__ == '__main__':

@@ -2,6 +2,9 @@
 
 Example:
     python tools/train.py configs/con_retinanet_r50_fpn.py --amp
+
+A training that was stopped, in whatever way, goes on with --resume as if it had not
+been: same weights, same log. See docs/reliability.md.
 """
 
 import argparse
@@ -11,7 +14,8 @@ import torch
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 
-from mmdet_consistent.utils.launch import load_config
+from mmdet_consistent.utils.launch import explained, load_config
+from mmdet_consistent.utils.safety import make_safe
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,7 +32,19 @@ def parse_args() -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='go on from this checkpoint; alone: from the newest in the work dir',
+        help='go on from this checkpoint; alone: from the last good one there is',
+    )
+    parser.add_argument(
+        '--bad-data',
+        choices=['drop', 'refuse', 'keep'],
+        default='drop',
+        help='bad images and objects: name and leave out, stop, or do not look',
+    )
+    parser.add_argument(
+        '--check-images',
+        choices=['no', 'quick', 'full'],
+        default='no',
+        help='look at image files before training: both ends, or decode all of them',
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='key=value overrides'
@@ -40,7 +56,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def train() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
@@ -62,7 +78,13 @@ def main() -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    make_safe(cfg, args.bad_data, args.check_images)
     Runner.from_cfg(cfg).train()
+
+
+def main() -> None:
+    with explained():
+        train()
 
 
 if __name__ == '__main__':

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from ..utils.errors import UserError
+
 # What happens to the object or image when a run goes on ("drop").
 KEPT, OBJECT, IMAGE = 'kept', 'object left out', 'image left out'
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """A data set can't be used as it is; the message names files and objects."""
 
 

@@ -5,11 +5,12 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from ..utils.architecture import compare
 from ..utils.checkpoint import CheckpointError
+from ..utils.errors import ConfigError
 
 
 @HOOKS.register_module()
@@ -34,15 +35,14 @@ class ConfigCheckHook(Hook):
     def __init__(self, may_be_missing: tuple[str, ...] = ('.later_stages.',)) -> None:
         self.may_be_missing = tuple(may_be_missing)
 
-    def before_train(self, runner: Runner) -> None:
-        """Check the training data set, and the validation's if there is one."""
-        check_classes(runner.model, runner.train_dataloader.dataset, 'train_dataloader')
-        if runner.val_loop is not None:
-            check_classes(runner.model, runner.val_dataloader.dataset, 'val_dataloader')
-
-    def before_test(self, runner: Runner) -> None:
-        """Check the test data set."""
-        check_classes(runner.model, runner.test_dataloader.dataset, 'test_dataloader')
+    def before_run(self, runner: Runner) -> None:
+        """Check every data set that this run has built."""
+        for name in ('train', 'val', 'test'):
+            loop = getattr(runner, f'_{name}_loop')
+            if isinstance(loop, BaseLoop):
+                check_classes(
+                    runner.model, loop.dataloader.dataset, f'{name}_dataloader'
+                )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Say what is missing and left over; refuse what can't be meant."""
@@ -64,7 +64,7 @@ class ConfigCheckHook(Hook):
                 f'model: it is of another architecture.\n{table}\n'
                 'Use the config it was trained with'
             )
-        training = runner._train_loop is not None
+        training = isinstance(runner._train_loop, BaseLoop)
         if training and not runner._resume:
             runner.logger.warning(
                 f'{path} fits this model only in part; what differs keeps its '
@@ -90,7 +90,7 @@ def check_classes(model: nn.Module, dataset: Any, field: str) -> None:
         field: Where the config has it, for the message.
 
     Raises:
-        ValueError: Naming both numbers and the fields to change.
+        ConfigError: Naming both numbers and the fields to change.
     """
     classes = getattr(dataset, 'metainfo', {}).get('classes')
     head = getattr(_bare(model), 'bbox_head', None)
@@ -98,20 +98,20 @@ def check_classes(model: nn.Module, dataset: Any, field: str) -> None:
     if classes is None or number is None:
         return
     if isinstance(classes, str):
-        raise ValueError(
+        raise ConfigError(
             f'{field}.dataset.metainfo.classes={classes!r} is a string, not a tuple of '
             f'names: with a single class, write classes=({classes!r},)'
         )
     if number != len(classes):
         shown = ', '.join(classes[:5]) + (', …' if len(classes) > 5 else '')
-        raise ValueError(
+        raise ConfigError(
             f'model.bbox_head.num_classes={number}, but {field}.dataset has '
             f'{len(classes)} classes ({shown}): set num_classes={len(classes)}, or '
             f"{field}.dataset.metainfo=dict(classes=(...)) to the head's {number} names"
         )
     ids = getattr(dataset, 'cat_ids', None)
     if ids is not None and len(ids) != len(classes):
-        raise ValueError(
+        raise ConfigError(
             f'{getattr(dataset, "ann_file", field)} knows only {len(ids)} of the '
             f'{len(classes)} classes that {field}.dataset.metainfo.classes names '
             f'({", ".join(classes)}): the names must be those under "categories" in '

@@ -11,7 +11,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
 from ..utils import atomic
 from ..utils.checkpoint import CheckpointError, check_resumable, newest_good
@@ -84,7 +84,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Keep the best checkpoint, then note that this validation is done."""
         with self._removing_last():
             super().after_val_epoch(runner, metrics)
-        if is_main_process() and runner._train_loop is not None:
+        if is_main_process() and isinstance(runner._train_loop, BaseLoop):
             self._marker(runner).parent.mkdir(parents=True, exist_ok=True)
             atomic.write(self._marker(runner), _position(runner).encode())
 

@@ -13,10 +13,12 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
+from .errors import UserError
+
 RESUMABLE = ('meta', 'state_dict', 'message_hub', 'optimizer')
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint can't be used; the message names the file and the way out."""
 
 

@@ -1,10 +1,15 @@
 """What every tool does before it builds a Runner."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Optional
 
 import torch
 from mmengine.config import Config
+
+from .errors import UserError
+from .safety import check_names
 
 
 def load_config(
@@ -27,10 +32,12 @@ def load_config(
 
     Raises:
         SystemExit: If the config file doesn't exist.
+        ConfigError: If an option names a field that doesn't exist.
     """
     if not os.path.isfile(path):
         raise SystemExit(f'config not found: {path}; configs/ holds those we ship')
     cfg = Config.fromfile(path)
+    check_names(cfg, cfg_options or ())
     cfg.launcher = launcher
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
@@ -43,6 +50,15 @@ def load_config(
             'work_dirs', os.path.splitext(os.path.basename(path))[0]
         )
     return cfg
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Print an error that explains itself without its traceback, with status 1."""
+    try:
+        yield
+    except UserError as error:
+        raise SystemExit(f'{type(error).__name__}: {error}') from error
 
 
 def join_cpu_processes(cfg: Config) -> None:

@@ -1,11 +1,16 @@
+import json
 import os
 import pickle
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from mmdet_consistent.utils.checkpoint import load
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = 'configs/quickstart/con_retinanet_bccd.py'
@@ -34,7 +39,7 @@ def run(*command, check=True):
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('train')
-    options = [*TINY, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
+    options = [*TINY, 'train_cfg.max_epochs=2', 'train_cfg.val_interval=1']
     output = run(
         sys.executable, 'tools/train.py', CONFIG, '--work-dir', work_dir,
         '--cfg-options', *options,
@@ -44,15 +49,66 @@ def trained(tmp_path_factory):
     return work_dir
 
 
-def test_training_resumes(trained):
-    options = [*TINY, 'train_cfg.max_epochs=2', 'train_cfg.val_interval=9']
-    output = run(
-        sys.executable, 'tools/train.py', CONFIG, '--work-dir', trained, '--resume',
+def losses(work_dir):
+    """Every loss that was logged, by step."""
+    found = {}
+    for path in sorted(work_dir.rglob('scalars.json')):
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            if 'loss' in entry:
+                times = ('time', 'data_time')
+                values = {k: v for k, v in entry.items() if k not in times}
+                # A step that was taken again must give the same again.
+                assert found.setdefault(entry['step'], values) == values
+    return found
+
+
+def test_killed_and_resumed_equals_uninterrupted(trained, tmp_path):
+    options = [*TINY, 'train_cfg.max_epochs=2', 'train_cfg.val_interval=1']
+    command = [
+        sys.executable, 'tools/train.py', CONFIG, '--work-dir', tmp_path,
         '--cfg-options', *options,
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [str(c) for c in command],
+        cwd=ROOT,
+        env=dict(os.environ, OMP_NUM_THREADS='1'),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for line in process.stdout:
+        if 'Epoch(train) [2][2/4]' in line:
+            process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / 'epoch_2.pth').exists()
+    # A second checkpoint, torn, as an unsafe writer leaves it.
+    content = (tmp_path / 'epoch_1.pth').read_bytes()
+    (tmp_path / 'epoch_2.pth').write_bytes(content[: len(content) // 2])
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_2.pth'))
+    output = run(
+        *command[: -len(options) - 1], '--resume', *command[-len(options) - 1 :]
+    )
+    assert 'epoch_2.pth' in output.split('not resuming from')[1].splitlines()[0]
+    assert 'going back to the last good one' in output
+    assert 'Epoch(train) [2][1/4]' in output
+    expected, actual = losses(trained), losses(tmp_path)
+    assert len(expected) == 8 and actual == expected
+    weights = [load(d / 'epoch_2.pth')['state_dict'] for d in (trained, tmp_path)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_a_table(trained, tmp_path):
+    output = run(
+        sys.executable, 'tools/test.py', CONFIG, trained / 'epoch_1.pth',
+        '--work-dir', tmp_path, '--cfg-options', *TINY,
+        'model.bbox_head.feat_channels=32', check=False,
     )  # fmt: skip
-    assert 'resumed epoch: 1' in output
-    assert 'Epoch(train) [2][4/4]' in output
-    assert 'Epoch(train) [1]' not in output.split('resumed epoch')[1]
+    assert 'Traceback' not in output
+    error = output.split('CheckpointError: ')[1]
+    assert 'does not fit this model and cannot be tested' in error
+    assert re.search(r'bbox_head.retina_cls.weight +27×64×3×3 +27×32×3×3', error)
 
 
 @pytest.mark.parametrize('tta', [False, True])
