@@ -31,6 +31,7 @@ from ..task_modules import ChainedBBoxCoder, SecondPassAssigner, rule_of
 from ..utils.device import is_on_cpu
 from .anchor_cache import Recent
 from .label_losses import label_set_losses, masked_sum, sums_over_anchors
+from .level_rows import flatten_levels
 from .options import StageOptions, broadcast, default_assigners
 from .staged_conv import replace_box_output
 from .targets import GroundTruth, StageTargets
@@ -189,7 +190,7 @@ class ConsistentMixin:
             return losses
 
         gts = GroundTruth.pad(batch_gt_instances, batch_gt_instances_ignore)
-        deltas = [self._flatten(levels, 4) for levels in stage_preds]
+        deltas = [flatten_levels(levels, 4) for levels in stage_preds]
         boxes, usable = self._prior_anchors(cls_scores, batch_img_metas)
         targets: dict[int, StageTargets] = {}
         for stage in range(self.num_stages):
@@ -199,8 +200,7 @@ class ConsistentMixin:
                 targets[stage] = self._stage_targets(stage, boxes, usable, gts)
         self._share_normalisers(targets)
 
-        logits = [self._flatten(s, self.cls_out_channels) for s in stage_scores]
-        losses.update(self._cls_losses(logits, targets))
+        losses.update(self._cls_losses(stage_scores, targets))
         for stage, target in targets.items():
             losses[_name('num_pos', stage)] = target.positive.sum().float()
             if stage < self.reg_stages:
@@ -210,41 +210,46 @@ class ConsistentMixin:
         return losses
 
     def _cls_losses(
-        self, logits: list[Tensor], targets: dict[int, StageTargets]
+        self, stage_scores: list[list[Tensor]], targets: dict[int, StageTargets]
     ) -> dict[str, Tensor]:
         """L_cls(c, labels of Aᵏ) / N for every label stage (Eq. 1).
 
         Args:
-            logits: (N, A, C); one for all stages, or a cascade's one a stage.
+            stage_scores: c, levels of (N, A·C, H, W): once for all stages, or a
+                cascade's for each stage.
             targets: Of the stages to compute.
         """
         weights = self.stage_loss_weights
         stages = [k for k in targets if k < self.label_stages]
-        if len(logits) == 1:
+        if len(stage_scores) == 1:
             # A cascade's outputs must all stay in the graph.
             stages = [k for k in stages if weights[k] != 0 or k == 0]
-            values = self.label_losses(logits[0], {k: targets[k] for k in stages})
+            values = self.label_losses(stage_scores[0], {k: targets[k] for k in stages})
         else:
-            values = [self.label_losses(logits[k], {k: targets[k]})[0] for k in stages]
+            values = [
+                self.label_losses(stage_scores[k], {k: targets[k]})[0] for k in stages
+            ]
         return {
             _name('loss_cls', k): value if weights[k] == 1 else value * weights[k]
             for k, value in zip(stages, values)
         }
 
     def label_losses(
-        self, logits: Tensor, targets: dict[int, StageTargets]
+        self, levels: list[Tensor], targets: dict[int, StageTargets]
     ) -> list[Tensor]:
         """Classification loss of one output under several label sets.
 
         Args:
-            logits: c, (N, A, C).
+            levels: c, (N, A·C, H, W) each.
             targets: Of each stage whose labels it meets.
 
         Returns:
             A scalar for each stage, divided by its normaliser.
         """
         modules = [self.stage_loss_cls[k - 1] if k else self.loss_cls for k in targets]
-        return label_set_losses(modules, logits, list(targets.values()))
+        return label_set_losses(
+            modules, levels, self.cls_out_channels, list(targets.values())
+        )
 
     def _bbox_loss(self, stage: int, deltas: Tensor, targets: StageTargets) -> Tensor:
         """L_reg(tᵏ, targets of Aᵏ) / N_k over the stage's positives (Eq. 2).
@@ -475,12 +480,6 @@ class ConsistentMixin:
             [pred[:, :, stage].flatten(1, 2) for pred in staged]
             for stage in range(self.reg_stages)
         ]
-
-    @staticmethod
-    def _flatten(levels: list[Tensor], channels: int) -> Tensor:
-        """Levels of (N, A·channels, H, W) to one (N, ΣHWA, channels)."""
-        rows = [x.permute(0, 2, 3, 1).reshape(len(x), -1, channels) for x in levels]
-        return torch.cat(rows, dim=1)
 
 
 def _name(loss: str, stage: int) -> str:

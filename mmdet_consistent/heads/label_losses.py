@@ -7,6 +7,7 @@ from mmdet.models import losses as mmdet_losses
 from torch import Tensor, nn
 
 from ..losses import focal_losses
+from .level_rows import class_rows, flatten_levels, split_levels
 from .targets import StageTargets
 
 # Box losses that are a sum over rows, each row by itself.
@@ -41,7 +42,10 @@ def is_plain_focal(loss: nn.Module) -> bool:
 
 
 def label_set_losses(
-    losses: Sequence[nn.Module], logits: Tensor, targets: Sequence[StageTargets]
+    losses: Sequence[nn.Module],
+    levels: list[Tensor],
+    num_channels: int,
+    targets: Sequence[StageTargets],
 ) -> list[Tensor]:
     """Loss of one classification output under the label sets of several stages.
 
@@ -49,14 +53,15 @@ def label_set_losses(
 
     Args:
         losses: Each stage's loss module.
-        logits: (N, A, C).
+        levels: Logits of each level, (N, A·C, H, W).
+        num_channels: C.
         targets: Each stage's targets.
 
     Returns:
         A scalar for each stage, divided by its ``cls_avg_factor``.
     """
-    flat = logits.flatten(0, 1)
     if not targets or not is_plain_focal(losses[0]):
+        flat = flatten_levels(levels, num_channels).flatten(0, 1)
         return [
             loss(
                 flat,
@@ -66,10 +71,12 @@ def label_set_losses(
             )
             for loss, target in zip(losses, targets)
         ]
+    labels = torch.stack([target.labels for target in targets])
+    weights = torch.stack([target.label_weights for target in targets])
     sums = focal_losses(
-        flat,
-        torch.stack([target.labels.flatten() for target in targets]),
-        torch.stack([target.label_weights.flatten() for target in targets]),
+        [class_rows(scores, num_channels) for scores in levels],
+        split_levels(labels, levels, num_channels),
+        split_levels(weights, levels, num_channels),
         losses[0].gamma,
         losses[0].alpha,
     )

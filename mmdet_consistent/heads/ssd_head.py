@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..losses import mined_losses, softmax_losses
 from .consistent_mixin import ConsistentMixin
+from .level_rows import class_rows, mmdet_order, split_levels
 from .targets import StageTargets
 from .variants import LaterTower, stack_deltas
 
@@ -86,12 +87,12 @@ class ConsistentSSDHead(ConsistentMixin, SSDHead):
         return cls_scores, bbox_preds
 
     def label_losses(
-        self, logits: Tensor, targets: dict[int, StageTargets]
+        self, levels: list[Tensor], targets: dict[int, StageTargets]
     ) -> list[Tensor]:
         """Softmax loss with mined negatives under several label sets.
 
         Args:
-            logits: c, (N, A, C + 1).
+            levels: c, (N, A·(C + 1), H, W) each.
             targets: Of each stage whose labels it meets.
 
         Returns:
@@ -101,9 +102,16 @@ class ConsistentSSDHead(ConsistentMixin, SSDHead):
             return []
         labels = torch.stack([target.labels for target in targets.values()])
         weights = torch.stack([target.label_weights for target in targets.values()])
-        losses = softmax_losses(logits.flatten(0, 1), labels.flatten(1))
+        channels = self.cls_out_channels
+        rows = softmax_losses(
+            [class_rows(scores, channels) for scores in levels],
+            split_levels(labels, levels, channels),
+        )
+        losses = torch.cat(
+            [mmdet_order(x, scores, channels) for x, scores in zip(rows, levels)], dim=2
+        )
         sums = mined_losses(
-            losses.view_as(weights) * weights,
+            losses * weights,
             labels < self.num_classes,
             labels == self.num_classes,
             self.train_cfg['neg_pos_ratio'],

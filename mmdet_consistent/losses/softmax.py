@@ -1,44 +1,69 @@
 """Softmax cross-entropy of one set of logits under several label sets at once."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..utils.device import is_on_cpu
+from .blocks import CPU_BLOCK, GPU_BLOCK, row_blocks
 
-def softmax_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each row under each of K label sets, by one log-softmax.
+
+def softmax_losses(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Tensor]:
+    """Cross-entropy of each row under each of K label sets, by one log-sum-exp.
+
+    The logits come in parts, such as a detector's levels, with the classes in the
+    middle, so that a feature map need not be rearranged.
 
     Args:
-        logits: Shape (R, C), of any floating dtype; computed in float32 at least.
-        labels: Shape (K, R), long, 0 to C - 1.
+        logits: Parts of shape (B, C, P), of any floating dtype; computed in
+            float32 at least.
+        labels: For each part, (K, B, P) long, 0 to C - 1.
 
     Returns:
-        Shape (K, R), float32 (float64 where the logits are): not weighted, not
-        reduced. The gradient reaches the logits alone.
+        For each part, (K, B, P), float32 (float64 where the logits are): not
+        weighted, not reduced. The gradient reaches the logits alone.
     """
-    return _SoftmaxLosses.apply(logits, labels)
+    return [_SoftmaxLosses.apply(x, y) for x, y in zip(logits, labels)]
 
 
 class _SoftmaxLosses(torch.autograd.Function):
-    """K sets share the dense part of the gradient; the rest is one entry a row."""
+    """K sets share the sum over classes, forward, and the probabilities, backward."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
         dtype = torch.promote_types(logits.dtype, torch.float32)
-        log_probability = torch.log_softmax(logits, dim=1, dtype=dtype)
-        ctx.save_for_backward(log_probability, labels)
-        ctx.dtype = logits.dtype
-        return -log_probability.gather(1, labels.T).T
+        log_sum = torch.empty(
+            (len(logits), logits.shape[2]), dtype=dtype, device=logits.device
+        )
+        block = CPU_BLOCK if is_on_cpu(logits) else GPU_BLOCK
+        for part in row_blocks(logits, block):
+            x = logits[part[0], :, part[1]].to(dtype)
+            torch.logsumexp(x, dim=1, out=log_sum[part])
+        ctx.save_for_backward(logits, labels, log_sum)
+        return log_sum - logits.gather(1, labels.movedim(0, 1)).movedim(1, 0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        log_probability, labels = ctx.saved_tensors
-        grad_logits = log_probability.exp().mul_(grad.sum(dim=0)[:, None])
-        grad_logits.scatter_add_(1, labels.T, -grad.T)
-        return grad_logits.to(ctx.dtype), None
+        logits, labels, log_sum = ctx.saved_tensors
+        row_grad = grad.sum(dim=0)
+        if is_on_cpu(logits):
+            # Mining leaves most rows without a gradient.
+            row, place = torch.where((grad != 0).any(dim=0))
+            grad_logits = torch.zeros_like(
+                logits, memory_format=torch.contiguous_format
+            )
+            x = logits[row, :, place].to(grad.dtype)
+            x = (x - log_sum[row, place, None]).exp_() * row_grad[row, place, None]
+            x.scatter_add_(1, labels[:, row, place].T, -grad[:, row, place].T)
+            grad_logits[row, :, place] = x.to(logits.dtype)
+            return grad_logits, None
+        x = (logits.to(grad.dtype) - log_sum[:, None]).exp_().mul_(row_grad[:, None])
+        x.scatter_add_(1, labels.movedim(0, 1), -grad.movedim(0, 1))
+        return x.to(logits.dtype), None
 
 
 def mined_losses(
@@ -56,10 +81,13 @@ def mined_losses(
         Sum over the anchors kept, shape (K,). The choice itself has no gradient.
     """
     with torch.no_grad():
-        hardness = torch.where(negative, losses, float('-inf'))
-        order = hardness.argsort(dim=-1, descending=True, stable=True)
         count = (neg_pos_ratio * positive.sum(dim=-1, keepdim=True)).long()
-        rank_kept = torch.arange(losses.shape[-1], device=losses.device) < count
+        most: Optional[int] = losses.shape[-1]
+        if is_on_cpu(losses):
+            most = min(most, int(count.max()))
+        hardness = torch.where(negative, losses, float('-inf'))
+        order = hardness.topk(most, dim=-1).indices
+        rank_kept = torch.arange(most, device=losses.device) < count
         kept = torch.zeros_like(positive).scatter_(-1, order, rank_kept)
         kept = (kept & negative) | positive
     return torch.where(kept, losses, 0).sum(dim=(1, 2))

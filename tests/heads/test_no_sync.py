@@ -9,12 +9,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdet_consistent.heads import consistent_mixin
-from mmdet_consistent.losses import focal
+from mmdet_consistent.losses import focal, softmax
 from mmdet_consistent.task_modules import max_iou
 from tests.heads.helpers import as_scalars, build_head, features, ground_truth, metas
 from tests.heads.ssd_helpers import build_ssd_head, ssd_features
 
 aten = torch.ops.aten
+MODULES = (consistent_mixin, focal, softmax, max_iou)
 WAITS = {
     aten.nonzero.default,
     aten._local_scalar_dense.default,
@@ -42,7 +43,7 @@ class Waits(TorchDispatchMode):
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    for module in (consistent_mixin, focal, max_iou):
+    for module in MODULES:
         monkeypatch.setattr(module, 'is_on_cpu', lambda _: False)
 
 
@@ -80,7 +81,7 @@ def test_the_gpus_way_gives_the_same(name, as_on_a_gpu):
     for on_gpu in (True, False):
         if not on_gpu:
             with pytest.MonkeyPatch.context() as patch:
-                for module in (consistent_mixin, focal, max_iou):
+                for module in MODULES:
                     patch.setattr(module, 'is_on_cpu', lambda _: True)
                 results.append(train_once(build(**options), inputs()))
         else:

@@ -4,8 +4,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.models.losses import FocalLoss
 
-from mmdet_consistent.losses import focal, focal_losses
+from mmdet_consistent.losses import focal
+from mmdet_consistent.losses import focal_losses as focal_losses_of_parts
 from tests.reference import consistent as reference
+
+
+def focal_losses(logits, labels, weights, gamma=2.0, alpha=0.25):
+    """Of one part, with the classes last: (R, C), (K, R), (K, R)."""
+    return focal_losses_of_parts(
+        [logits[..., None]], [labels[..., None]], [weights[..., None]], gamma, alpha
+    )
 
 
 def random_case(seed, rows, classes, sets, spread=3.0, dtype=torch.float64):
@@ -156,3 +164,37 @@ def test_a_second_backward_gives_the_same():
     once = logits.grad.clone()
     total.backward()
     assert torch.equal(logits.grad, 2 * once)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    shapes=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 5)), max_size=3),
+    classes=st.integers(1, 4),
+    sets=st.integers(1, 3),
+    block=st.sampled_from([1, 4, 10, 2**15]),
+)
+def test_parts_with_classes_in_the_middle_give_the_sum(
+    seed, shapes, classes, sets, block
+):
+    shapes = [*shapes, (2, 3)]
+    rows = [b * p for b, p in shapes]
+    logits, labels, weights = random_case(seed, sum(rows), classes, sets)
+    whole = logits.clone().requires_grad_()
+    expected = focal_losses(whole, labels, weights)
+    expected.sum().backward()
+    logits.requires_grad_()
+    parts = [
+        x.unflatten(0, shape).transpose(1, 2)
+        for x, shape in zip(logits.split(rows), shapes)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(focal, 'CPU_BLOCK', block)
+        actual = focal_losses_of_parts(
+            parts,
+            [x.unflatten(1, s) for x, s in zip(labels.split(rows, 1), shapes)],
+            [x.unflatten(1, s) for x, s in zip(weights.split(rows, 1), shapes)],
+        )
+        actual.sum().backward()
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(logits.grad, whole.grad)

@@ -1,11 +1,18 @@
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdet_consistent.losses import mined_losses, softmax_losses
+from mmdet_consistent.losses import mined_losses, softmax
+from mmdet_consistent.losses import softmax_losses as softmax_losses_of_parts
 from tests.reference import consistent as reference
+
+
+def softmax_losses(logits, labels):
+    """Of one part, with the classes last: (R, C), (K, R)."""
+    return softmax_losses_of_parts([logits[..., None]], [labels[..., None]])[0][..., 0]
 
 
 @settings(max_examples=40, deadline=None)
@@ -14,8 +21,11 @@ from tests.reference import consistent as reference
     rows=st.integers(1, 8),
     classes=st.integers(2, 5),
     sets=st.integers(1, 4),
+    all_rows=st.booleans(),
 )
-def test_equals_the_naive_loss_and_its_finite_differences(seed, rows, classes, sets):
+def test_equals_the_naive_loss_and_its_finite_differences(
+    seed, rows, classes, sets, all_rows
+):
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(rows, classes, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, classes, (sets, rows), generator=generator)
@@ -26,7 +36,9 @@ def test_equals_the_naive_loss_and_its_finite_differences(seed, rows, classes, s
             exps = [math.exp(x) for x in logits[r].tolist()]
             expected = -math.log(exps[labels[k, r]] / sum(exps))
             assert abs(actual[k, r].item() - expected) < 1e-9
-    assert torch.autograd.gradcheck(lambda x: softmax_losses(x, labels), logits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(softmax, 'is_on_cpu', lambda _: not all_rows)
+        assert torch.autograd.gradcheck(lambda x: softmax_losses(x, labels), logits)
 
 
 def test_half_precision_is_computed_in_full():
@@ -73,3 +85,10 @@ def test_only_the_kept_get_a_gradient():
     negative = torch.tensor([[[True, False, False, True, True]]])
     mined_losses(losses, positive, negative, 2).sum().backward()
     assert losses.grad.tolist() == [[[1, 1, 0, 1, 0]]]
+
+
+def test_parts_with_classes_in_the_middle():
+    logits, labels = torch.randn(2, 4, 3), torch.randint(0, 4, (2, 2, 3))
+    actual = softmax_losses_of_parts([logits], [labels])[0]
+    rows = softmax_losses(logits.transpose(1, 2).flatten(0, 1), labels.flatten(1))
+    torch.testing.assert_close(actual, rows.view_as(actual))
