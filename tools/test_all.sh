@@ -17,6 +17,19 @@ if [[ "$here" != "$PWD" && $# -gt 0 ]]; then
   echo "test_all: paths are taken from $PWD" >&2
 fi
 
+# The analysis page is tested in a real browser. A CI machine (Debian or Ubuntu,
+# as root) gets one if it has none; elsewhere those tests say that they skip.
+if [[ "${CI:-}" == true && "$(id -u)" == 0 ]] && command -v apt-get >/dev/null \
+  && ! command -v chromium chromium-browser google-chrome >/dev/null; then
+  echo 'test_all: installing Chromium (1 minute)'
+  log="$(mktemp)"
+  if ! { apt-get update && apt-get install -y --no-install-recommends chromium; } >"$log" 2>&1; then
+    tail -n 5 "$log" >&2
+    echo 'test_all: no Chromium (above): the browser tests are skipped' >&2
+  fi
+  rm -f "$log"
+fi
+
 "$PY" -m ruff check .
 "$PY" -m ruff format --check .
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -88,6 +89,7 @@ class Browser:
 
     def _next(self) -> dict:
         while b'\0' not in self._buffer:
+            assert select.select([self._read], [], [], 30)[0], 'the browser hangs'
             data = os.read(self._read, 1 << 20)
             assert data, 'the browser went away'
             self._buffer += data

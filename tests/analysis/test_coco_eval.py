@@ -14,7 +14,7 @@ from mmdet_consistent.analysis.output import write_coco_results
 
 needs_faster = pytest.mark.skipif(
     importlib.util.find_spec('faster_coco_eval') is None,
-    reason='faster-coco-eval is not installed: pip install "mmdet_consistent[analysis]"',
+    reason='faster-coco-eval is not installed (extra "analysis")',
 )
 
 

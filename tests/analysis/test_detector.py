@@ -1,0 +1,171 @@
+"""A detector run over real images, stopped and gone on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmdet_consistent.analysis import collect, detector
+from mmdet_consistent.analysis.ground_truth import GroundTruth
+from mmdet_consistent.analysis.summary import Model, summarize
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = 6
+
+
+def tiny_config(name='con_retinanet_bccd'):
+    cfg = Config.fromfile(ROOT / f'configs/quickstart/{name}.py')
+    cfg.model.backbone.base_channels = 8
+    cfg.model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
+    cfg.model.bbox_head.update(in_channels=16, feat_channels=16, stacked_convs=1)
+    cfg.test_dataloader.batch_size = 2
+    dataset = cfg.test_dataloader.dataset
+    dataset.data_root = str(ROOT / dataset.data_root)
+    return cfg
+
+
+def save_weights(cfg, path):
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    head = model.bbox_head
+    # Scores around one half, and boxes that move a little.
+    torch.nn.init.normal_(head.retina_cls.bias, 0.0, 0.5)
+    torch.nn.init.normal_(head.retina_reg.bias, 0.0, 0.1)
+    torch.save(dict(state_dict=model.state_dict()), path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def collected(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('collected')
+    cfg = tiny_config()
+    weights = save_weights(cfg, folder / 'weights.pth')
+    store, truth = detector.collect_detector(
+        'ours', cfg, weights, folder / 'whole', limit=IMAGES, num_anchors=3000
+    )
+    return cfg, weights, folder, store, truth
+
+
+def test_rows_are_complete_and_bounded(collected):
+    _, _, _, store, truth = collected
+    ids = store.image_ids()
+    assert ids == list(truth.images)[:IMAGES]
+    anchors = store.load('anchors')
+    assert len(anchors['weight']) <= 3000
+    counts = store.load('counts')['anchors']
+    assert counts.shape == (IMAGES, 3, 100)
+    # Weights stand for all anchors, and the exact counts agree.
+    assert anchors['weight'].sum() == pytest.approx(counts[:, 0].sum(), rel=1e-4)
+    objects = store.load('objects')
+    number = sum(len(truth.of_image(i).countable().boxes) for i in ids)
+    assert len(objects['gt']) == number
+    known = ~np.isnan(objects['loss'])
+    assert known.any() and (objects['loss'][known] >= 0).all()
+
+
+def test_detections_are_those_of_the_model(collected):
+    cfg, weights, _, store, _ = collected
+    model = detector.build_model(cfg, weights, 'cpu')
+    data = detector.build_dataset(cfg)[0]
+    batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
+    with torch.no_grad():
+        instances = model.test_step(batch)[0].pred_instances
+    rows = store.load('detections')
+    mine = rows['image_id'] == data['data_samples'].img_id
+    np.testing.assert_allclose(rows['score'][mine], instances.scores, rtol=1e-4)
+    corners = np.stack([rows[n][mine] for n in collect.CORNERS], axis=1)
+    np.testing.assert_allclose(corners, instances.bboxes, atol=0.05)
+
+
+def test_a_stopped_collection_goes_on(collected, monkeypatch):
+    cfg, weights, folder, whole, _ = collected
+    real, calls = collect.object_rows, []
+
+    def stop_at_the_fifth(*args, **kwargs):
+        calls.append(args[0])
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    options = dict(limit=IMAGES, num_anchors=3000, shard_images=2)
+    monkeypatch.setattr(collect, 'object_rows', stop_at_the_fifth)
+    with pytest.raises(KeyboardInterrupt):
+        detector.collect_detector('ours', cfg, weights, folder / 'parts', **options)
+    monkeypatch.setattr(collect, 'object_rows', real)
+    store, _ = detector.collect_detector(
+        'ours', cfg, weights, folder / 'parts', **options
+    )
+    assert len(store.paths) == 3 and store.image_ids() == whole.image_ids()
+    for name in ('detections', 'oracle', 'anchors', 'objects', 'counts'):
+        again, once = store.load(name), whole.load(name)
+        assert list(again) == list(once)
+        for column, values in once.items():
+            np.testing.assert_array_equal(again[column], values)
+
+
+def test_the_summary_is_sane(collected):
+    *_, store, truth = collected
+    summary = summarize(Model.from_store('ours', store), truth)
+    gaps = summary.oracles
+    assert gaps['as it is'] <= gaps['ranked by true IoU after NMS'] + 1e-9
+    assert gaps['as it is'] <= gaps['ranked by true IoU before NMS'] + 1e-9
+    assert len(summary.iou_of_iou) == 2
+    assert summary.scalars['anchors at IoU >= 0.5 an image, prior'] > 0
+
+
+def test_a_detector_without_anchors_gives_its_detections(tmp_path, capsys):
+    cfg = tiny_config('retinanet_bccd')
+    cfg.model.type = 'FCOS'
+    cfg.model.bbox_head = dict(
+        type='FCOSHead', num_classes=3, in_channels=16, feat_channels=16, norm_cfg=None
+    )
+    init_default_scope('mmdet')
+    model = MODELS.build(cfg.model)
+    model.bbox_head.conv_cls.bias.data.fill_(0)
+    torch.save(model.state_dict(), tmp_path / 'weights.pth')
+    store, truth = detector.collect_detector(
+        'fcos', cfg, tmp_path / 'weights.pth', tmp_path / 'data', limit=2
+    )
+    assert 'FCOSHead has no anchors' in capsys.readouterr().err
+    assert len(store.load('detections')['score']) > 0
+    model = Model.from_store('fcos', store)
+    assert model.num_stages == 0 and model.anchors == {}
+    assert 'AP' in summarize(model, truth).scalars
+
+
+def test_weights_of_another_model_are_refused(collected, tmp_path):
+    _, weights, *_ = collected
+    cfg = tiny_config()
+    cfg.model.bbox_head.reg_stages = 3
+    with pytest.raises(ValueError, match=r'weights\.pth lacks 2 of the weights'):
+        detector.build_model(cfg, weights, 'cpu')
+
+
+def test_ground_truth_of_a_dataset_without_a_coco_file():
+    class Dataset:
+        metainfo = dict(classes=('cat', 'dog'))
+
+        def __len__(self):
+            return 1
+
+        def get_data_info(self, index):
+            instances = [
+                dict(bbox=[0, 0, 10, 20], bbox_label=1, ignore_flag=0),
+                dict(bbox=[5, 5, 9, 9], bbox_label=0, ignore_flag=1),
+            ]
+            return dict(
+                img_id=4, img_path='/a/b.jpg', width=30, height=40, instances=instances
+            )
+
+    truth = GroundTruth.from_dataset(Dataset())
+    objects = truth.of_image(4)
+    assert objects.boxes.tolist() == [[0, 0, 10, 20], [5, 5, 9, 9]]
+    assert objects.labels.tolist() == [1, 0]
+    assert objects.countable().labels.tolist() == [1]
+    assert truth.to_coco([4])['annotations'][0]['area'] == 200
+    assert truth.image_path(4) == Path('/a/b.jpg')

@@ -1,0 +1,224 @@
+"""The page: whole without a network, and working in a real browser."""
+
+import configparser
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from browser import Browser, find_browser
+from cases_for_tests import random_split
+
+from mmdet_consistent.analysis.charts import Chart, Series, svg
+from mmdet_consistent.analysis.collect import CORNERS
+from mmdet_consistent.analysis.output import write_analysis
+from mmdet_consistent.analysis.summary import Model
+
+needs_browser = pytest.mark.skipif(
+    find_browser() is None,
+    reason='no Chromium or Chrome here; Debian, Ubuntu: apt-get install chromium',
+)
+
+
+def made_up_model(name, detections, truth, image_ids, stages, seed):
+    """A model with anchors and objects drawn at random."""
+    rng = np.random.default_rng(seed)
+    num = 2000
+    anchors = dict(weight=np.ones(num), score=rng.random(num))
+    ious = [rng.random(num)]
+    ious += [np.clip(ious[0] + rng.normal(0.1, 0.1, num), 0, 1) for _ in range(stages)]
+    for stage, iou in enumerate(ious):
+        anchors[f'iou_{stage}'] = iou
+        anchors[f'gt_{stage}'] = rng.integers(0, 2, num)
+    counts = np.stack([np.histogram(iou, 100, (0, 1))[0] for iou in ious])
+    rows = []
+    for image_id in image_ids:
+        objects = truth.of_image(image_id)
+        for gt, (box, label) in enumerate(zip(objects.boxes, objects.labels)):
+            row = dict(image_id=image_id, gt=gt, label=label, loss=0.1 * rng.random())
+            for who, move in (('gt', 0), ('win', 6), ('best', 2)):
+                row.update({f'{who}_{c}': v + move for c, v in zip(CORNERS, box)})
+            for who in ('win', 'best'):
+                row.update({f'{who}_{k}': 0.5 for k in ('score', 'iou', 'prior_iou')})
+                row.update({f'{who}_prior_{c}': v for c, v in zip(CORNERS, box)})
+            rows.append(row)
+    objects = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    return Model(name, image_ids, detections, detections, anchors, objects, counts)
+
+
+@pytest.fixture(scope='module')
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('page')
+    detections, truth, image_ids = random_split(0)
+    truth.image_root = folder
+    for image in truth.images.values():
+        picture = np.full((200, 200, 3), 90, dtype=np.uint8)
+        cv2.imwrite(str(folder / image['file_name']), picture)
+    models = [
+        made_up_model('one & <only>', detections, truth, image_ids, 1, 1),
+        made_up_model('two', detections, truth, image_ids, 2, 2),
+        Model.from_detections('three', detections, image_ids),
+    ]
+    write_analysis(models, truth, folder, 'a command', num_cases=2)
+    return folder
+
+
+def test_files_are_there(page):
+    for name in ('ap', 'score-mean', 'before-after-m1-step2'):
+        ElementTree.parse(page / 'figures' / f'{name}.svg')
+        image = cv2.imread(str(page / 'figures' / f'{name}.png'))
+        assert image.min() < 100 < image.max()
+        assert (page / 'tables' / f'{name}.csv').read_text().count('\n') > 3
+    assert not list(page.rglob('*.partial'))
+
+
+def test_the_page_needs_nothing_else(page):
+    text = (page / 'report.html').read_text()
+    text = re.sub(r'xmlns(:xlink)?="[^"]+"', '', text)
+    assert 'http://' not in text and 'https://' not in text
+    links = re.findall(r'\b(?:src|href)="([^"]*)"', text)
+    assert links and all(link.startswith(('#', 'data:')) for link in links)
+    assert '@import' not in text and '<link rel="stylesheet"' not in text
+
+
+def test_ids_are_unique_and_references_meet(page):
+    text = (page / 'report.html').read_text()
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    asked = re.findall(r'(?:href="|url\()#([\w.-]+)', text)
+    asked += re.findall(r'aria-labelledby="([^"]+)"', text)
+    assert set(asked) <= set(ids)
+
+
+def test_those_who_do_not_see_it_are_told(page):
+    text = (page / 'report.html').read_text()
+    pictures = re.findall(r'<svg [^>]*>(?:<title)?', text)
+    assert len(pictures) > 15
+    for picture in pictures:
+        assert 'role="img"' in picture
+        assert 'aria-label="' in picture or picture.endswith('<title')
+    assert 'one &amp; &lt;only&gt;' in text and '<only>' not in text
+    assert text.count('<details>') == text.count('class="chart')
+    assert 'Of three only detections are known' in text
+
+
+def test_a_chart_its_table_and_its_words_agree():
+    series = Series(0, 'ours', np.array([0.25, 0.75]), np.array([0.5, np.nan]))
+    chart = Chart('k', 'A title', 'A caption', 'x', 'y', [series])
+    assert chart.table() == (['x', 'ours'], [['0.250', '0.500'], ['0.750', '–']])
+    assert 'ours: 0.500 at 0.25, 0.500 at 0.25' in chart.alt()
+    root = ElementTree.fromstring(svg(chart))
+    assert root[0].text == chart.alt()
+    lines = [e for e in root.iter() if e.get('class') == 'of-m0']
+    assert len(lines) >= 1 and 'var(--m0)' in ElementTree.tostring(lines[0]).decode()
+
+
+def test_density_table_sums_quarters():
+    grid = np.zeros((8, 8))
+    grid[0, 7], grid[7, 7], grid[6, 7] = 3, 1, 1
+    chart = Chart('d', 't', 'c', 'in', 'out', [Series(0, 'm', (), grid)], 'density')
+    rows = chart.table()[1]
+    assert rows[0][1:] == ['0', '0', '0', '3'] and rows[3][1:] == ['0', '0', '0', '2']
+
+
+@pytest.fixture(scope='module')
+def browser():
+    with Browser(find_browser()) as opened:
+        yield opened
+
+
+def visible(browser, selector):
+    """How many of the elements take up room."""
+    return browser.js(
+        f'Array.from(document.querySelectorAll({selector!r}))'
+        '.filter(e => e.getClientRects().length).length'
+    )
+
+
+@needs_browser
+@pytest.mark.parametrize(('width', 'dark'), [(1280, False), (390, True)])
+def test_opens_without_an_error(page, browser, width, dark):
+    browser.open(page / 'report.html', width, dark)
+    assert browser.errors() == []
+    assert browser.requests() == []
+    # Nothing sticks out to the side, wide tables scroll on their own.
+    assert browser.js('document.documentElement.scrollWidth') <= width
+    light = browser.js('getComputedStyle(document.body).backgroundColor')
+    assert light == ('rgb(13, 17, 23)' if dark else 'rgb(255, 255, 255)')
+    ink = browser.js('getComputedStyle(document.querySelector("#ap svg text")).fill')
+    assert ink == ('rgb(230, 237, 243)' if dark else 'rgb(31, 35, 40)')
+
+
+@needs_browser
+def test_switches_hide_a_model_everywhere(page, browser):
+    browser.open(page / 'report.html')
+    shown = visible(browser, '.of-m1')
+    others = visible(browser, '.of-m0')
+    assert shown > 30
+    # By keyboard: to the second box, and space.
+    browser.js('document.querySelector("[data-model=\\"1\\"]").focus()')
+    browser.press(' ', 32)
+    assert visible(browser, '.of-m1') == 0
+    assert visible(browser, '#before-after-m1-step2') == 0
+    assert 0 < visible(browser, '.of-m0') <= others
+    browser.press(' ', 32)
+    assert visible(browser, '.of-m1') == shown
+    assert browser.errors() == []
+
+
+@needs_browser
+def test_colours_can_be_chosen(page, browser):
+    browser.open(page / 'report.html')
+    seen = []
+    for _ in range(3):
+        browser.js('document.getElementById("theme").click()')
+        seen.append(browser.js('document.getElementById("theme").textContent'))
+        seen.append(browser.js('getComputedStyle(document.body).backgroundColor'))
+    white, black = 'rgb(255, 255, 255)', 'rgb(13, 17, 23)'
+    assert seen[1::2] == [white, black, white]
+    assert seen[::2] == [f'Colours: {n}' for n in ('light', 'dark', 'as the system')]
+
+
+@needs_browser
+def test_tables_sort_by_keyboard(page, browser):
+    browser.open(page / 'report.html')
+    column = (
+        'Array.from(document.querySelectorAll("#classes-table tbody tr"))'
+        '.map(r => Number(r.cells[2].dataset.value))'
+    )
+    before = browser.js(column)
+    browser.js(
+        'document.querySelector("#classes-table button[data-column=\\"2\\"]").focus()'
+    )
+    browser.press('Enter', 13)
+    assert browser.js(column) == sorted(before, reverse=True)
+    sort = 'document.querySelector("#classes-table [aria-sort=descending]").textContent'
+    assert browser.js(sort).startswith('AP')
+    browser.press('Enter', 13)
+    assert browser.js(column) == sorted(before)
+    assert browser.errors() == []
+
+
+@needs_browser
+def test_everything_is_reached_by_tab(page, browser):
+    browser.open(page / 'report.html')
+    reached = []
+    for _ in range(14):
+        browser.press('Tab', 9)
+        reached.append(
+            browser.js(
+                'document.activeElement.dataset.model || document.activeElement.'
+                'id || document.activeElement.className'
+            )
+        )
+    assert reached[0] == 'skip'
+    assert {'0', '1', '2', 'theme', 'scroll'} <= set(reached)
+
+
+def test_the_page_is_part_of_the_package():
+    settings = configparser.ConfigParser()
+    settings.read(Path(__file__).resolve().parents[2] / 'setup.cfg')
+    data = settings['options.package_data']['mmdet_consistent']
+    assert 'analysis/*.html' in data
