@@ -2,27 +2,50 @@
 
 Examples:
     python tools/benchmark.py --quick
-    python tools/benchmark.py --preset head_loss
+    python tools/benchmark.py --preset head_loss --compare docs/results/speed.csv
     python tools/benchmark.py --workload head_loss --ground-truths 8 800 --threads 1 2
-    python tools/benchmark.py --preset targets --compare docs/results/speed.csv
+    python tools/benchmark.py --profile
+    python tools/benchmark.py --history v0.1.0 HEAD~3 HEAD
     python tools/benchmark.py --write-docs
 """
 
 import argparse
+import os
 import sys
 import time
 import warnings
+from datetime import date
 from pathlib import Path
+from typing import Optional
+
+# PyTorch's profiler, which weighs the memory, talks on stderr.
+os.environ.setdefault('TORCH_CPP_LOG_LEVEL', 'ERROR')
 
 from mmdet_consistent.benchmark import cases, contenders, presets, report
+from mmdet_consistent.benchmark.compare import compare, regressions
+from mmdet_consistent.benchmark.cost import all_costs
+from mmdet_consistent.benchmark.history import (
+    measure_revision,
+    read_history,
+    write_history,
+)
 from mmdet_consistent.benchmark.machine import about_machine
 from mmdet_consistent.benchmark.measure import measure
-from mmdet_consistent.benchmark.results import write_csv
+from mmdet_consistent.benchmark.plots import plot_growth
+from mmdet_consistent.benchmark.profiling import profile_head_loss
+from mmdet_consistent.benchmark.results import read_csv, write_csv
+from mmdet_consistent.benchmark.targets import OURS, verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / 'docs/results'
+PROFILED = (contenders.REFERENCE, OURS)
+CUSTOM = (
+    'workload', 'detector', 'image', 'batch', 'classes', 'ground_truths', 'stages',
+    'threads', 'dtype',
+)  # fmt: skip
 
 
-def parse_args(argv: list = None) -> argparse.Namespace:
+def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,15 +80,37 @@ def parse_args(argv: list = None) -> argparse.Namespace:
     how.add_argument('--seconds', type=float, default=4.0, help='for a case, about')
     how.add_argument('--repetitions', type=int, default=15, help='at most')
     how.add_argument('--warmup', type=int, default=1)
+    instead = parser.add_argument_group('instead of measuring cases')
+    instead.add_argument(
+        '--profile', action='store_true', help='only where the head loss spends time'
+    )
+    instead.add_argument(
+        '--history', nargs='+', metavar='REVISION',
+        help="only RetinaNet's head loss, with the package as it was at these commits",
+    )  # fmt: skip
+    instead.add_argument(
+        '--measured', type=Path, metavar='CSV', help='show (and compare) an old run'
+    )
     out = parser.add_argument_group('results')
-    out.add_argument('--out-dir', type=Path, default=Path('work_dirs/benchmark'))
-    return parser.parse_args(argv)
-
-
-CUSTOM = (
-    'workload', 'detector', 'image', 'batch', 'classes', 'ground_truths', 'stages',
-    'threads', 'dtype',
-)  # fmt: skip
+    out.add_argument(
+        '--compare', type=Path, metavar='OLD.csv',
+        help='say what got slower since; exit status 1 if anything did',
+    )  # fmt: skip
+    out.add_argument(
+        '--out-dir', type=Path, default=Path('work_dirs/benchmark'),
+        help='for speed.csv and the plots, default %(default)s',
+    )  # fmt: skip
+    out.add_argument(
+        '--write-docs', action='store_true',
+        help='everything (about eight minutes), into docs/results/speed*',
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    asked = [name for name in (*CUSTOM, 'preset', 'contenders') if getattr(args, name)]
+    if args.write_docs and (asked or args.quick or args.profile or args.measured):
+        parser.error('--write-docs measures everything: give no cases beside it')
+    if asked and (args.quick or args.profile or args.history or args.measured):
+        parser.error(f'--{asked[0].replace("_", "-")}: there are no cases to choose')
+    return args
 
 
 def plan(args: argparse.Namespace) -> list:
@@ -105,19 +150,84 @@ def run(tasks: list, args: argparse.Namespace) -> list:
     return rows
 
 
+def profiles(args: argparse.Namespace) -> dict:
+    """The head loss's most expensive operations, mmdet's and ours."""
+    case = cases.Case(device=args.device)
+    return {name: profile_head_loss(case, name) for name in PROFILED}
+
+
+def history(args: argparse.Namespace) -> list[str]:
+    """Measure earlier revisions; their figures stay in a file."""
+    revisions = []
+    for revision in args.history:
+        revisions.append(measure_revision(revision))
+        print(*revisions[-1], file=sys.stderr, flush=True)
+    folder = DOCS if args.write_docs else args.out_dir
+    write_history(folder / 'speed_history.csv', revisions)
+    return report.history_section(revisions)
+
+
+def write_page(rows: list, costs: list, about: dict, args: argparse.Namespace) -> None:
+    """The generated page with its CSV file and plots."""
+    write_csv(DOCS / 'speed.csv', rows, about)
+    plot_growth(rows, DOCS)
+    saved = DOCS / 'speed_history.csv'
+    paragraphs = [
+        '# Speed and memory',
+        'Made by `python tools/benchmark.py --write-docs`; all figures are in '
+        '[speed.csv](speed.csv). How it measures: [benchmark.md](../benchmark.md).',
+        '\n'.join(f'- {key}: {value}' for key, value in about.items()),
+        *report.targets_section(verdicts(rows, costs)),
+        *report.measurements(rows, pictures=True),
+        *report.cost_section(costs),
+        *report.profile_section(profiles(args)),
+        *report.history_section(read_history(saved) if saved.is_file() else []),
+    ]
+    partial = DOCS / 'speed.md.partial'
+    partial.write_text('\n\n'.join(paragraphs) + '\n')
+    os.replace(partial, DOCS / 'speed.md')
+
+
+def show(paragraphs: list[str]) -> None:
+    print('\n\n'.join(paragraphs))
+
+
 def main() -> None:
     args = parse_args()
     warnings.filterwarnings('ignore')
-    tasks = plan(args)
-    rows = run(tasks, args)
-    paragraphs = []
-    for group in report.SECTIONS:
-        paragraphs += report.section(rows, group)
-    paragraphs += report.settings_section(rows)
-    paragraphs += report.growth_section(rows, pictures=False)
-    print('\n\n'.join(paragraphs))
+    # Read before anything is measured: a wrong path should not cost minutes.
+    old = read_csv(args.compare)[0] if args.compare else None
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    write_csv(args.out_dir / 'speed.csv', rows, about_machine())
+    if args.history:
+        show(history(args))
+        return
+    if args.profile:
+        show(report.profile_section(profiles(args)))
+        return
+    about = {'date': date.today().isoformat(), **about_machine()}
+    if args.measured:
+        rows, about = read_csv(args.measured)
+    else:
+        rows = run(plan(args), args)
+        write_csv(args.out_dir / 'speed.csv', rows, about)
+        plot_growth(rows, args.out_dir)
+    costs = all_costs() if args.write_docs else []
+    show(
+        [
+            *(f'{key}: {value}' for key, value in about.items()),
+            *report.measurements(rows, pictures=False),
+            *report.cost_section(costs),
+            *report.targets_section(verdicts(rows, costs)),
+        ]
+    )
+    if args.write_docs:
+        write_page(rows, costs, about, args)
+    if old is not None:
+        changes = compare(old, rows)
+        print()
+        show(report.compare_section(changes))
+        if regressions(changes):
+            sys.exit(1)
 
 
 if __name__ == '__main__':

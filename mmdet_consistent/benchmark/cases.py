@@ -112,21 +112,26 @@ def grid(base: Case, **values: Sequence) -> list[Case]:
 
 @dataclass(frozen=True)
 class Task:
-    """A case, who takes part, and the sections of the report that want it."""
+    """A case, who takes part, and the sections of the report that want it.
+
+    ``effort`` multiplies the seconds that the case may take.
+    """
 
     case: Case
     contenders: tuple[str, ...]
     groups: tuple[str, ...] = ()
+    effort: float = 1.0
 
 
 def merge_tasks(tasks: Sequence[Task]) -> list[Task]:
     """Measure a case once, however many sections want it; order is kept."""
     merged: dict[Case, Task] = {}
     for task in tasks:
-        known = merged.get(task.case, Task(task.case, ()))
+        known = merged.get(task.case, Task(task.case, (), effort=0.0))
         merged[task.case] = Task(
             task.case,
             tuple(dict.fromkeys(known.contenders + task.contenders)),
             tuple(dict.fromkeys(known.groups + task.groups)),
+            max(known.effort, task.effort),
         )
     return list(merged.values())

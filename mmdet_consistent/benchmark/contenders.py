@@ -56,7 +56,7 @@ def split_contender(name: str) -> tuple[str, Optional[str]]:
     return head, mode or None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _base_config(path: str) -> ConfigDict:
     return get_config(path).model
 
@@ -83,8 +83,8 @@ def detector_config(case: Case, contender: str) -> ConfigDict:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """mmengine logs how every single parameter was initialised."""
+def quiet_logger() -> Iterator[None]:
+    """Keep mmengine from logging how every single parameter is initialised."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -95,7 +95,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _usable(head: nn.Module) -> nn.Module:
-    """mmdet 3.3's SSD head cannot predict: it lacks an attribute that is read.
+    """Let mmdet 3.3's SSD head predict: it lacks an attribute that is read.
 
     See https://github.com/open-mmlab/mmdetection/issues/11780.
     """
@@ -109,7 +109,7 @@ def build_detector(case: Case, contender: str) -> nn.Module:
     register_all_modules(init_default_scope=True)
     torch.manual_seed(0)
     model = MODELS.build(detector_config(case, contender))
-    with _quiet():
+    with quiet_logger():
         model.init_weights()
     _usable(model.bbox_head)
     return model.to(case.device).train()

@@ -1,17 +1,22 @@
 """From a task to its rows: build, warm up, alternate, weigh."""
 
 import gc
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Optional
 
 import torch
 
 from .cases import Task
-from .contenders import REFERENCE
+from .contenders import REFERENCE, split_contender
 from .memory import peak_memory
-from .results import MEGABYTES, MEMORY, SECONDS, Row
-from .timing import Summary, alternate, device_clock, ratios, summarize
-from .workloads import build_workloads
+from .results import COMPILATION, COUNT, GRAPHS, MEGABYTES, MEMORY, SECONDS, Row
+from .timing import Samples, Summary, alternate, device_clock, ratios, summarize
+from .workloads import HeadLoss, build_workloads
+
+# Part to its unit and its value, of each contender.
+Figures = dict[str, dict[str, tuple[str, float]]]
 
 
 @contextmanager
@@ -34,7 +39,8 @@ def measure(
         task: The case and its contenders.
         warmup: Rounds before the timed ones.
         repetitions: Rounds at most.
-        seconds: No new round after this time (five are made in any case).
+        seconds: Times the task's effort: no new round after this time (five
+            are made in any case).
 
     Returns:
         A row for each contender and part, and its peak memory, which is taken
@@ -43,42 +49,76 @@ def measure(
         PyTorch's books.)
     """
     case = task.case
+    figures: Figures = {}
     with torch_threads(case.threads):
         works, anchors = build_workloads(case, task.contenders)
+        for name, work in works.items():
+            figures[name] = {}
+            if split_contender(name)[1] == 'compile':
+                figures[name].update(_compile(work))
         samples = alternate(
             works,
             device_clock(case.device),
             warmup=warmup,
             repetitions=repetitions,
-            seconds=seconds,
+            seconds=seconds * task.effort,
         )
-        peaks = {}
         if case.device == 'cuda' or case.workload == 'head_loss':
             for name, work in works.items():
                 work.reset()
-                peaks[name] = peak_memory(work.once, case.device) / 1e6
+                peak = peak_memory(work.once, case.device) / 1e6
+                figures[name][MEMORY] = (MEGABYTES, peak)
     del works
     gc.collect()
+    return make_rows(task, anchors, samples, figures)
+
+
+def _compile(work: HeadLoss) -> dict[str, tuple[str, float]]:
+    """Let torch.compile work: its first two runs, and the graphs it made.
+
+    The second run may compile again, with shapes that are allowed to vary.
+    """
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    start = time.perf_counter()
+    for _ in range(2):
+        work.reset()
+        work.once()
+    seconds = time.perf_counter() - start
+    graphs = counters['stats']['unique_graphs']
+    return {COMPILATION: (SECONDS, seconds), GRAPHS: (COUNT, float(graphs))}
+
+
+def make_rows(
+    task: Task, anchors: int, samples: Samples, figures: Mapping[str, dict]
+) -> list[Row]:
+    """Join times and single figures to rows, with their ratios to mmdet's.
+
+    Args:
+        task: What was measured.
+        anchors: Of one image.
+        samples: The seconds of every round.
+        figures: What was measured once, by contender and part.
+    """
+
+    def row(
+        part: str, unit: str, value: Summary, ratio: Optional[Summary], count: int
+    ) -> Row:
+        return Row(
+            task.case, task.groups, name, part, unit, value, ratio, count, anchors
+        )
 
     rows = []
     for name, parts in samples.items():
-        reference = samples.get(REFERENCE)
         for part, values in parts.items():
-            ratio = summarize(ratios(values, reference[part])) if reference else None
-            rows.append(
-                Row(
-                    case, task.groups, name, part, SECONDS,
-                    summarize(values), ratio, len(values), anchors,
-                )
-            )  # fmt: skip
-        if name in peaks:
             ratio = None
-            if REFERENCE in peaks:
-                ratio = Summary(*[peaks[name] / peaks[REFERENCE]] * 3)
-            rows.append(
-                Row(
-                    case, task.groups, name, MEMORY, MEGABYTES,
-                    Summary(*[peaks[name]] * 3), ratio, 1, anchors,
-                )
-            )  # fmt: skip
+            if REFERENCE in samples:
+                ratio = summarize(ratios(values, samples[REFERENCE][part]))
+            rows.append(row(part, SECONDS, summarize(values), ratio, len(values)))
+        for part, (unit, value) in figures.get(name, {}).items():
+            reference = figures.get(REFERENCE, {}).get(part)
+            ratio = summarize([value / reference[1]]) if reference else None
+            rows.append(row(part, unit, summarize([value]), ratio, 1))
     return rows

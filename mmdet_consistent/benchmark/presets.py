@@ -10,14 +10,24 @@ BOTH = (REFERENCE, 'consistent')
 # 49,104 anchors an image, 98,208 a batch; SSD512 has 24,564.
 HEAD_LOSS = Case()
 SSD = Case(detector='ssd')
-TRAIN = Case(workload='train_step', height=320, width=320)
-TRAIN_SSD = Case(workload='train_step', detector='ssd', height=300, width=300)
-INFER = replace(TRAIN, workload='inference', batch=1)
-INFER_SSD = replace(TRAIN_SSD, workload='inference', batch=1)
+TRAIN = Case(workload='train_step', height=256, width=256)
+TRAIN_SSD = Case(workload='train_step', detector='ssd', height=300, width=300, batch=1)
+INFER = replace(TRAIN, workload='inference', height=320, width=320, batch=1)
+INFER_SSD = replace(TRAIN_SSD, workload='inference')
+# Whole detectors take a second or more, and their ratios lie close to 1.
+TRAIN_EFFORT, INFER_EFFORT = 8.0, 4.0
 
 
-def _all(case: Case, *groups: str) -> Task:
-    return Task(case, contenders_of(case.detector), groups)
+WHOLE = (
+    (TRAIN, TRAIN_EFFORT),
+    (TRAIN_SSD, TRAIN_EFFORT),
+    (INFER, INFER_EFFORT),
+    (INFER_SSD, INFER_EFFORT),
+)
+
+
+def _all(case: Case, group: str, effort: float = 1.0) -> Task:
+    return Task(case, contenders_of(case.detector), (group,), effort)
 
 
 def _threads(*cases: Case) -> list[Case]:
@@ -35,10 +45,8 @@ def detector() -> list[Task]:
     """Whole training steps and inference, with all cores; post-processing."""
     cores = all_cores()
     tasks = [
-        _all(replace(case, threads=cores), 'train_step') for case in (TRAIN, TRAIN_SSD)
-    ]
-    tasks += [
-        _all(replace(case, threads=cores), 'inference') for case in (INFER, INFER_SSD)
+        _all(replace(case, threads=cores), case.workload, effort)
+        for case, effort in WHOLE
     ]
     for case in (HEAD_LOSS, SSD):
         post = replace(case, workload='postprocess', batch=1)
@@ -90,11 +98,11 @@ def settings() -> list[Task]:
 
 def modes() -> list[Task]:
     """torch.compile of the head loss; channels-last training."""
-    compiled = (*BOTH, f'{REFERENCE}+compile', 'consistent+compile')
+    compiled = (*BOTH, 'consistent+compile')
     channels = (*BOTH, f'{REFERENCE}+channels_last', 'consistent+channels_last')
     return [
         Task(HEAD_LOSS, compiled, ('modes',)),
-        Task(replace(TRAIN, threads=all_cores()), channels, ('modes',)),
+        Task(replace(TRAIN, threads=all_cores()), channels, ('modes',), TRAIN_EFFORT),
     ]
 
 
@@ -103,13 +111,10 @@ def targets() -> list[Task]:
     trio = (REFERENCE, 'one_stage', 'consistent')
     cores = all_cores()
     tasks = [Task(case, trio, ('head_loss',)) for case in _threads(HEAD_LOSS, SSD)]
-    for case, group in (
-        (TRAIN, 'train_step'),
-        (TRAIN_SSD, 'train_step'),
-        (INFER, 'inference'),
-        (INFER_SSD, 'inference'),
-    ):
-        tasks.append(Task(replace(case, threads=cores), BOTH, (group,)))
+    tasks += [
+        Task(replace(case, threads=cores), BOTH, (case.workload,), effort)
+        for case, effort in WHOLE
+    ]
     return tasks + growth()
 
 

@@ -1,13 +1,17 @@
 """Rows of measurements as Markdown."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 from ..analysis.side_by_side import markdown_table
 from .cases import Case
+from .compare import Change
 from .contenders import REFERENCE
+from .cost import COST_SIDES, Cost
 from .growth import DIMENSIONS, fit_growth, growth_points
-from .results import MEMORY, Row
+from .history import Revision
+from .profiling import Operation
+from .results import COMPILATION, GRAPHS, MEMORY, Row
+from .targets import OURS, Verdict
 from .timing import Summary
 
 NAMES = dict(retinanet='RetinaNet', ssd='SSD')
@@ -19,11 +23,24 @@ SECTIONS = dict(
     modes='torch.compile and channels-last',
     custom='Asked for',
 )
+GROWTH_NOTE = (
+    'Head loss of RetinaNet, forward and backward, one dimension at a time, one '
+    'thread. The exponent is that between the smallest and the largest size: 1 is '
+    f'linear. {REFERENCE} has one stage throughout.'
+)
+PROFILE_NOTE = (
+    "RetinaNet's head loss at the targets' size, one forward and backward, one "
+    'thread, by `torch.profiler`.'
+)
+HISTORY_NOTE = (
+    f"RetinaNet's head loss with two stages at earlier revisions, against {REFERENCE} "
+    'in the same process (`tools/benchmark.py --history`).'
+)
 
 
 def seconds(value: float) -> str:
-    """Milliseconds, in three digits."""
-    return f'{1000 * value:.3g} ms' if value < 10 else f'{value:.3g} s'
+    """Three digits, in milliseconds below a second."""
+    return f'{1000 * value:.3g} ms' if value < 0.9995 else f'{value:.3g} s'
 
 
 def times(summary: Summary) -> str:
@@ -56,11 +73,13 @@ def by_case(rows: Sequence[Row]) -> dict[Case, dict[str, dict[str, Row]]]:
 
 def case_table(contenders: dict[str, dict[str, Row]]) -> str:
     """One case: contenders by parts, and their ratio to mmdet's head."""
-    names = list(dict.fromkeys(part for rows in contenders.values() for part in rows))
-    timed = [name for name in names if name != MEMORY]
+    names = {part: None for rows in contenders.values() for part in rows}
+    timed = [name for name in names if name in ('forward', 'backward', 'total')]
     header = ['', *timed, f'total / {REFERENCE}']
     if MEMORY in names:
         header += ['peak memory', f'peak / {REFERENCE}']
+    if COMPILATION in names:
+        header.append('compilation')
     lines = []
     for contender, rows in contenders.items():
         line = [contender, *(seconds(rows[part].value.median) for part in timed)]
@@ -70,6 +89,11 @@ def case_table(contenders: dict[str, dict[str, Row]]) -> str:
             memory = rows[MEMORY]
             line.append(f'{memory.value.median:.1f} MB')
             line.append(times(memory.ratio) if memory.ratio else '–')
+        if COMPILATION in rows:
+            graphs = round(rows[GRAPHS].value.median)
+            line.append(f'{seconds(rows[COMPILATION].value.median)}, {graphs} graphs')
+        elif COMPILATION in names:
+            line.append('')
         lines.append(line)
     return markdown_table(header, lines)
 
@@ -92,11 +116,11 @@ def settings_section(rows: Sequence[Row]) -> list[str]:
     lines = []
     for case, contenders in by_case(chosen).items():
         lines.append([describe(case, contenders[REFERENCE]['total'].anchors)])
-        for name in (REFERENCE, 'consistent'):
+        for name in (REFERENCE, OURS):
             lines[-1].append(seconds(contenders[name]['total'].value.median))
-        ours = contenders['consistent']
+        ours = contenders[OURS]
         lines[-1] += [times(ours['total'].ratio), times(ours[MEMORY].ratio)]
-    header = ['head loss', REFERENCE, 'consistent', 'time', 'peak memory']
+    header = ['head loss', REFERENCE, OURS, 'time', 'peak memory']
     return ['## Other settings', markdown_table(header, lines)]
 
 
@@ -105,7 +129,7 @@ def growth_section(rows: Sequence[Row], pictures: bool) -> list[str]:
     paragraphs = []
     for name, title in DIMENSIONS.items():
         lines = []
-        for contender in (REFERENCE, 'consistent'):
+        for contender in (REFERENCE, OURS):
             points = growth_points(rows, name, contender)
             for point in points:
                 lines.append(
@@ -133,17 +157,99 @@ def growth_section(rows: Sequence[Row], pictures: bool) -> list[str]:
         if pictures:
             paragraphs.append(f'![{title}](speed_{name}.png)')
     if paragraphs:
-        constant = growth_note(rows)
-        paragraphs = ['## Growth', constant, *paragraphs]
+        paragraphs = ['## Growth', GROWTH_NOTE, *paragraphs]
     return paragraphs
 
 
-def growth_note(rows: Sequence[Row]) -> str:
-    """What stays the same while one dimension grows."""
-    base = next(r.case for r in rows if any(g.startswith('growth') for g in r.groups))
-    base = replace(base)
-    return (
-        f'Head loss of {NAMES[base.detector]}, one dimension at a time, '
-        f'{base.threads} thread; mmdet has one stage throughout. The exponent is '
-        'that between the smallest and the largest size: 1 is linear.'
+def targets_section(verdicts: Sequence[Verdict]) -> list[str]:
+    """Target, measured, met."""
+    if not verdicts:
+        return []
+    header = [f'{OURS} against {REFERENCE}', 'target', 'measured', '']
+    return ['## Targets', markdown_table(header, verdicts)]
+
+
+def cost_section(costs: Sequence[Cost]) -> list[str]:
+    """Parameters and multiply-adds, and what is more than mmdet's."""
+    if not costs:
+        return []
+    reference = {cost.detector: cost for cost in costs if cost.contender == REFERENCE}
+    lines = []
+    for cost in costs:
+        base = reference[cost.detector]
+        lines.append(
+            [
+                NAMES[cost.detector],
+                cost.contender,
+                f'{cost.parameters / 1e6:.2f} M',
+                f'{100 * (cost.parameters / base.parameters - 1):+.2f} %',
+                f'{cost.flops / 1e9:.2f} G',
+                f'{100 * (cost.flops / base.flops - 1):+.2f} %',
+            ]
+        )
+    header = ['', '', 'parameters', '', 'multiply-adds', '']
+    sides = ', '.join(f'{NAMES[k]} {v} pixels' for k, v in COST_SIDES.items())
+    note = f"Counted by mmengine's `get_model_complexity_info` ({sides}, square)."
+    return ['## Model cost', note, markdown_table(header, lines)]
+
+
+def profile_section(profiles: Mapping[str, Sequence[Operation]]) -> list[str]:
+    """The most expensive operations of each contender's head loss."""
+    if not profiles:
+        return []
+    paragraphs = ['## Profile', PROFILE_NOTE]
+    for contender, operations in profiles.items():
+        lines = [
+            [op.name, seconds(op.seconds), f'{100 * op.share:.0f} %', str(op.calls)]
+            for op in operations
+        ]
+        header = [contender, 'self time', 'share', 'calls']
+        paragraphs.append(markdown_table(header, lines))
+    return paragraphs
+
+
+def history_section(revisions: Sequence[Revision]) -> list[str]:
+    """What each change bought, oldest first."""
+    if not revisions:
+        return []
+    header = ['revision', 'change', 'forward', 'backward', 'both', 'peak memory']
+    lines = [
+        [r.revision, r.subject, *(f'{value:.2f}×' for value in r[2:])]
+        for r in revisions
+    ]
+    return ['## What each change bought', HISTORY_NOTE, markdown_table(header, lines)]
+
+
+def compare_section(changes: Sequence[Change], shown: int = 20) -> list[str]:
+    """The rows that changed beyond noise, worst first."""
+    moved = [change for change in changes if change.verdict != 'same']
+    if not changes:
+        return ['## Compared', 'The two measurements have no case in common.']
+    note = (
+        f'{len(changes)} figures compared (each as a ratio to {REFERENCE} in its own '
+        f'run): {len(changes) - len(moved)} the same within noise.'
     )
+    if not moved:
+        return ['## Compared', note]
+    lines = [
+        [
+            change.verdict,
+            f'{change.factor:.2f}×',
+            f'±{100 * change.band:.0f} %',
+            f'{change.old.ratio.median:.2f}× → {change.new.ratio.median:.2f}×',
+            change.new.contender,
+            f'{change.new.case.workload}, {change.new.part}',
+            describe(change.new.case, change.new.anchors),
+        ]
+        for change in moved[:shown]
+    ]
+    header = ['', 'change', 'noise', 'ratio', 'contender', 'what', 'case']
+    return ['## Compared', note, markdown_table(header, lines)]
+
+
+def measurements(rows: Sequence[Row], pictures: bool) -> list[str]:
+    """All sections that the rows alone can fill."""
+    paragraphs = []
+    for group in SECTIONS:
+        paragraphs += section(rows, group)
+    return paragraphs + settings_section(rows) + growth_section(rows, pictures)

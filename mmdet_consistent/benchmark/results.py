@@ -12,7 +12,8 @@ from .cases import Case
 from .timing import Summary
 
 MEMORY = 'peak_memory'
-SECONDS, MEGABYTES = 's', 'MB'
+COMPILATION, GRAPHS = 'compilation', 'graphs'
+SECONDS, MEGABYTES, COUNT = 's', 'MB', 'n'
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Row:
         case: The setting.
         groups: Sections of the report that asked for it.
         contender: Who.
-        part: ``'forward'``, ``'backward'``, ``'total'`` or ``'peak_memory'``.
-        unit: ``'s'`` or ``'MB'`` (10⁶ bytes).
+        part: ``'forward'``, ``'backward'``, ``'total'``, ``'peak_memory'``; of a
+            compiled head also ``'compilation'`` and ``'graphs'``.
+        unit: ``'s'``, ``'MB'`` (10⁶ bytes) or ``'n'``.
         value: Median and quartiles.
         ratio: To mmdet's own head, repetition by repetition; ``None`` where
             that did not take part.

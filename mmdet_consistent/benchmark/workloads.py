@@ -206,6 +206,23 @@ class Inference(_WholeDetector):
             self.model(**data, mode='predict')
 
 
+MODE_WORKLOADS = dict(compile=('head_loss',), channels_last=('train_step', 'inference'))
+
+
+def check_mode(case: Case, contender: str) -> None:
+    """Refuse a mode that the workload does not have.
+
+    Raises:
+        ValueError: Naming the contender, the workload and the way out.
+    """
+    mode = split_contender(contender)[1]
+    if mode and case.workload not in MODE_WORKLOADS[mode]:
+        raise ValueError(
+            f'contender {contender!r}: +{mode} is for '
+            f'{" and ".join(MODE_WORKLOADS[mode])}, not for {case.workload}'
+        )
+
+
 Workload = Union[HeadLoss, PostProcess, TrainStep, Inference]
 
 
@@ -217,6 +234,8 @@ def build_workloads(
     Returns:
         The workloads by contender, and the number of anchors of one image.
     """
+    for name in contenders:
+        check_mode(case, name)
     scene = make_scene(case, build_slim_head(case, REFERENCE))
     if case.workload == 'head_loss':
         works = {name: HeadLoss(case, name, scene) for name in contenders}
