@@ -21,6 +21,10 @@ import cv2
 import numpy as np
 
 CLASSES = ('disc', 'box', 'triangle', 'cross')
+# Mean colours, BGR. They make the shapes easy to tell apart, so that what is hard is
+# to say which of two neighbours a box belongs to, and where each one ends.
+COLOURS = ((200, 90, 80), (80, 190, 90), (80, 90, 205), (70, 190, 205))
+VERSION = 1  # of the recipe; a set on disk made by another one is refused
 SPLITS = {'train': 320, 'val': 120, 'test': 160}
 WIDTH, HEIGHT = 256, 192
 
@@ -80,10 +84,12 @@ def _smooth_noise(rng: np.random.RandomState, cell: int) -> np.ndarray:
     return rows[:, left] * (1 - fx) + rows[:, left + 1] * fx
 
 
-def _paint(rng: np.random.RandomState, contrast: float, cell: int) -> np.ndarray:
-    """A random colour with blotches, (H, W, 3) in [0, 255]."""
-    colour = rng.uniform(40, 215, 3)
-    blotches = contrast * (_smooth_noise(rng, cell) - 0.5)
+def _paint(
+    rng: np.random.RandomState, mean: tuple, spread: float, cell: int
+) -> np.ndarray:
+    """A colour near ``mean`` with blotches of 60 grey levels, (H, W, 3)."""
+    colour = np.array(mean) + rng.uniform(-spread, spread, 3)
+    blotches = 60 * (_smooth_noise(rng, cell) - 0.5)
     return colour + blotches[..., None] * rng.uniform(0.6, 1.0, 3)
 
 
@@ -93,7 +99,7 @@ def _place(
     """Centre and radius of a new object, mostly close to an earlier one's."""
     if placed and rng.random_sample() < crowding:
         neighbour, radius = placed[rng.randint(len(placed))]
-        radius = np.clip(radius * np.exp(rng.uniform(-0.4, 0.4)), 9, 36)
+        radius = np.clip(radius * np.exp(rng.uniform(-0.4, 0.4)), 11, 36)
         while True:
             direction = rng.uniform(0, 2 * np.pi)
             reach = rng.uniform(0.6, 1.3) * radius
@@ -103,11 +109,11 @@ def _place(
             if (centre > 0).all() and (centre < [WIDTH, HEIGHT]).all():
                 return centre, radius
     centre = rng.uniform([10, 10], [WIDTH - 10, HEIGHT - 10])
-    return centre, np.exp(rng.uniform(np.log(9), np.log(36)))
+    return centre, np.exp(rng.uniform(np.log(11), np.log(36)))
 
 
 def make_scene(
-    rng: np.random.RandomState, crowding: float = 0.7, min_visible: float = 0.3
+    rng: np.random.RandomState, crowding: float = 0.7, min_visible: float = 0.35
 ) -> Scene:
     """Draw one crowd.
 
@@ -120,21 +126,21 @@ def make_scene(
     Returns:
         The scene.
     """
-    image = _paint(rng, contrast=90, cell=24)
+    image = _paint(rng, (128, 128, 128), spread=30, cell=24)
     owner = np.full((HEIGHT, WIDTH), -1)
     areas, labels, placed = [], [], []
-    for index in range(rng.randint(10, 23)):
+    for index in range(rng.randint(8, 17)):
         label = rng.randint(len(CLASSES))
         centre, radius = _place(rng, placed, crowding)
         half = radius * rng.uniform(0.75, 1.25, 2)
         mask = shape_mask(label, centre, half, rng.uniform(0, 2 * np.pi))
-        paint = _paint(rng, contrast=120, cell=6)
+        paint = _paint(rng, COLOURS[label], spread=45, cell=6)
         image[mask] = paint[mask]
         owner[mask] = index
         areas.append(mask.sum())
         labels.append(label)
         placed.append((centre, radius))
-    image += rng.normal(0, 8, image.shape)
+    image += rng.normal(0, 5, image.shape)
 
     boxes, kept, visible = [], [], []
     for index, area in enumerate(areas):
@@ -207,7 +213,7 @@ def build(out: Union[str, Path], seed: int = 0, splits: dict = SPLITS) -> Path:
         ValueError: If ``out`` holds a set of another seed or size.
     """
     out = Path(out)
-    recipe = dict(seed=seed, splits=dict(splits), size=[WIDTH, HEIGHT])
+    recipe = dict(version=VERSION, seed=seed, splits=dict(splits), size=[WIDTH, HEIGHT])
     if not out.is_dir():
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))

@@ -35,7 +35,7 @@ def test_boxes_span_what_is_seen_of_each_object(monkeypatch):
     monkeypatch.setattr(
         occlusion,
         '_paint',
-        lambda rng, contrast, cell: np.tile(
+        lambda rng, mean, spread, cell: np.tile(
             next(colours), (occlusion.HEIGHT, occlusion.WIDTH, 1)
         ),
     )
