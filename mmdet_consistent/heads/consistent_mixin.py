@@ -19,17 +19,16 @@ from contextlib import contextmanager
 from typing import Optional, Union
 
 import torch
-from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.registry import TASK_UTILS
-from mmdet.structures.bbox import cat_boxes, get_box_tensor
+from mmdet.structures.bbox import get_box_tensor
 from mmdet.utils import InstanceList, OptInstanceList, reduce_mean
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from ..task_modules import ChainedBBoxCoder, SecondPassAssigner, rule_of
 from ..utils.device import is_on_cpu
-from .anchor_cache import Recent
+from .anchors import RememberedAnchors
 from .label_losses import label_set_losses, masked_sum, sums_over_anchors
 from .level_rows import flatten_levels
 from .options import StageOptions, broadcast, default_assigners
@@ -38,7 +37,7 @@ from .targets import GroundTruth, StageTargets
 from .variants import mean_score_logits
 
 
-class ConsistentMixin:
+class ConsistentMixin(RememberedAnchors):
     """Adds later stages to an mmdet :class:`AnchorHead`.
 
     Use as ``class ConsistentXHead(ConsistentMixin, XHead)``; see
@@ -90,7 +89,6 @@ class ConsistentMixin:
         self.stage_loss_weights = options.loss_weights
         self.cls_normalizer = cls_normalizer
         self.variant = options.variant
-        self._anchors = Recent()
         self._base_targets: dict = {}
 
         later = self.num_stages - 1
@@ -191,7 +189,7 @@ class ConsistentMixin:
 
         gts = GroundTruth.pad(batch_gt_instances, batch_gt_instances_ignore)
         deltas = [flatten_levels(levels, 4) for levels in stage_preds]
-        boxes, usable = self._prior_anchors(cls_scores, batch_img_metas)
+        boxes, usable = self.prior_anchors(cls_scores, batch_img_metas)
         targets: dict[int, StageTargets] = {}
         for stage in range(self.num_stages):
             if stage > 0:
@@ -385,53 +383,6 @@ class ConsistentMixin:
     def _sums_boxes(self) -> bool:
         """Whether the box loss is a sum over rows, each by itself."""
         return sums_over_anchors(self.loss_bbox)
-
-    # ------------------------------------------------------------- anchors
-
-    def get_anchors(
-        self,
-        featmap_sizes: list[tuple],
-        batch_img_metas: list[dict],
-        device: Union[torch.device, str] = 'cuda',
-    ) -> tuple[list, list]:
-        """The base head's, remembered for the last few shapes."""
-        key = (
-            tuple(tuple(size) for size in featmap_sizes),
-            tuple(tuple(meta['pad_shape'][:2]) for meta in batch_img_metas),
-            str(device),
-            torch.is_inference_mode_enabled(),
-        )
-        make = super().get_anchors
-        return self._anchors.get(
-            key, lambda: make(featmap_sizes, batch_img_metas, device=device)
-        )
-
-    def _prior_anchors(
-        self, cls_scores: list[Tensor], batch_img_metas: list[dict]
-    ) -> tuple[Tensor, Tensor]:
-        """A⁰, (1, A, 4) float32, xyxy in pixels, and who takes part, (N, A).
-
-        Raises:
-            ValueError: If an image has no anchor inside it.
-        """
-        sizes = [scores.shape[-2:] for scores in cls_scores]
-        device = cls_scores[0].device
-        anchors, flags = self.get_anchors(sizes, batch_img_metas, device=device)
-        boxes = get_box_tensor(cat_boxes(anchors[0])).float()
-        border = self.train_cfg['allowed_border']
-        usable = torch.stack(
-            [
-                anchor_inside_flags(boxes, torch.cat(f), m['img_shape'][:2], border)
-                for f, m in zip(flags, batch_img_metas)
-            ]
-        )
-        if border >= 0 and not usable.any(dim=1).all():
-            raise ValueError(
-                f'train_cfg.allowed_border={border} leaves an image of this batch '
-                'without any anchor; set it to -1 to use all anchors, or give the '
-                'anchor generator smaller anchors'
-            )
-        return boxes[None], usable
 
     # ----------------------------------------------------------- inference
 

@@ -3,7 +3,7 @@ import pickle
 
 import torch
 
-from mmdet_consistent.heads.anchor_cache import Recent
+from mmdet_consistent.heads.anchors import Recent
 from tests.heads.helpers import build_head, metas
 
 SIZES = [(8, 8), (4, 4), (2, 2)]
