@@ -4,7 +4,6 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from .matching import Matched
 
@@ -61,6 +60,8 @@ def spearman(x: NDArray, y: NDArray) -> float:
     """Rank correlation; NaN for fewer than two or constant values."""
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float('nan')
+    from scipy.stats import rankdata  # slow to import, and seldom needed
+
     return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
 
 

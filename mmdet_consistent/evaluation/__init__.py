@@ -1,5 +1,6 @@
-"""COCO evaluation at chosen IoU thresholds."""
+"""Evaluation: COCO AP at chosen IoU thresholds, consistency of score and place."""
 
 from .coco_iou_metric import CocoIoUMetric
+from .consistency_metric import ConsistencyMetric
 
-__all__ = ['CocoIoUMetric']
+__all__ = ['CocoIoUMetric', 'ConsistencyMetric']

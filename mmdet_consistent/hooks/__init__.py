@@ -1,6 +1,7 @@
 """Training hooks."""
 
 from .config_check import ConfigCheckHook
+from .consistency import ConsistencyHook
 from .finite_loss import FiniteLossHook
 from .progress import ProgressHook
 from .safe_checkpoint import SafeCheckpointHook
@@ -8,6 +9,7 @@ from .seed import SeedHook
 
 __all__ = [
     'ConfigCheckHook',
+    'ConsistencyHook',
     'FiniteLossHook',
     'ProgressHook',
     'SafeCheckpointHook',
