@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .collect import CORNERS, Table
 from .ground_truth import GroundTruth
-from .matching import pairwise_iou
+from .matching import by_image, pairwise_iou
 
 BACKENDS = ('faster_coco_eval', 'pycocotools')
 SIZES = ('all', 'small', 'medium', 'large')
@@ -138,11 +138,10 @@ def with_perfect_boxes(
     overlaps no object by ``least_iou`` stays where it is.
     """
     boxes = np.stack([detections[name] for name in CORNERS], axis=1).copy()
-    for image_id in np.unique(detections['image_id']).tolist():
+    for image_id, in_image in by_image(detections).items():
         objects = truth.of_image(image_id).countable()
-        in_image = detections['image_id'] == image_id
         for label in np.unique(objects.labels):
-            rows = (in_image & (detections['label'] == label)).nonzero()[0]
+            rows = in_image[detections['label'][in_image] == label]
             same = objects.boxes[objects.labels == label]
             iou = pairwise_iou(boxes[rows], same)
             if len(rows):

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from . import coco_eval
 from .charts import Chart, Series
 from .collect import COUNT_BINS
 from .measures import bin_index
@@ -265,40 +264,3 @@ def calibration(summaries: list[Summary]) -> list[Chart]:
             diagonal=True,
         ),
     ]
-
-
-def class_table(summaries: list[Summary], classes: list[str]) -> tuple:
-    """Header and rows: AP, AP50, AP75 and oLRP of each class and model."""
-    header = ['class', 'objects']
-    many = len(summaries) > 1
-    for summary in summaries:
-        suffix = f' {summary.model.name}' if many else ''
-        header += [f'{n}{suffix}' for n in ('AP', 'AP50', 'AP75', 'oLRP')]
-    rows = []
-    for label, name in enumerate(classes):
-        row: list = [name, int(summaries[0].matched.num_objects[label])]
-        for summary in summaries:
-            ap = summary.coco.ap[:, label, 0]
-            row += [100 * coco_eval.nanmean(ap), 100 * ap[0], 100 * ap[5]]
-            row.append(100 * summary.lrp[label].lrp)
-        rows.append(row)
-    return header, rows
-
-
-def size_table(summaries: list[Summary]) -> tuple:
-    """Header and rows: AP, AP50, AP75 and recall by size of the object."""
-    header = ['size (COCO)']
-    many = len(summaries) > 1
-    for summary in summaries:
-        suffix = f' {summary.model.name}' if many else ''
-        header += [f'{n}{suffix}' for n in ('AP', 'AP50', 'AP75', 'AR')]
-    ranges = ('all', 'small, under 32² px', 'medium, to 96² px', 'large, over 96² px')
-    rows = []
-    for name, size in zip(ranges, coco_eval.SIZES):
-        row: list = [name]
-        for summary in summaries:
-            row += [100 * summary.coco.mean(iou, size) for iou in (None, 0.5, 0.75)]
-            recall = summary.coco.recall[:, :, coco_eval.SIZES.index(size)]
-            row.append(100 * coco_eval.nanmean(recall))
-        rows.append(row)
-    return header, rows

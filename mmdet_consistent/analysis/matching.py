@@ -76,7 +76,7 @@ def greedy_match(iou: NDArray, threshold: float) -> NDArray:
 
 
 def by_image(detections: Table) -> dict:
-    """Row indices of each image, by falling score, at most 100 a class."""
+    """Row indices of each image, by falling score."""
     order = np.lexsort((-detections['score'], detections['image_id']))
     ids, starts = np.unique(detections['image_id'][order], return_index=True)
     return dict(zip(ids.tolist(), np.split(order, starts[1:])))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import charts, coco_eval, figures, report
+from . import charts, coco_eval, report, tables
 from .collect import CORNERS, Table
 from .ground_truth import GroundTruth
 from .shards import write_text
@@ -43,9 +43,9 @@ def write_analysis(
     for chart in report.all_charts(summaries):
         charts.save(chart, folder / 'figures')
         write_csv(folder / 'tables' / f'{chart.key}.csv', *chart.table())
-    tables = folder / 'tables'
-    write_csv(tables / 'classes.csv', *figures.class_table(summaries, truth.classes))
-    write_csv(tables / 'sizes.csv', *figures.size_table(summaries))
+    by_class = tables.class_table(summaries, truth.classes)
+    write_csv(folder / 'tables' / 'classes.csv', *by_class)
+    write_csv(folder / 'tables' / 'sizes.csv', *tables.size_table(summaries))
     numbers = {s.model.name: {**s.scalars, 'oracles': s.oracles} for s in summaries}
     write_text(folder / 'summary.json', json.dumps(_plain(numbers), indent=1))
     page = report.build_page(summaries, truth, command, facts(), num_cases)
