@@ -21,6 +21,7 @@ from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
 from mmdet_consistent.analysis.detector import collect_detector, read_results
+from mmdet_consistent.analysis.docs import write_docs
 from mmdet_consistent.analysis.ground_truth import GroundTruth
 from mmdet_consistent.analysis.output import write_analysis, write_coco_results
 from mmdet_consistent.analysis.summary import Model
@@ -57,6 +58,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='key=value overrides'
+    )
+    parser.add_argument(
+        '--write-docs', type=Path, metavar='PAGE', help='put the best into PAGE.md'
     )
     args = parser.parse_args()
     if len(args.pairs) % 2:
@@ -141,6 +145,8 @@ def main() -> None:
             f'of score and IoU {values["rank correlation, IoU >= 0.5"]:.3f}, '
             f'LaECE {100 * values["LaECE"]:.1f}'
         )
+    if args.write_docs:
+        write_docs(summaries, truth, args.out, args.write_docs, command)
     print(f'page: {args.out / "report.html"}')
 
 

@@ -56,71 +56,58 @@ def worst_cases(objects: Table, model: int, count: int) -> list[Case]:
     return cases
 
 
-def case_html(
-    case: Case, summaries: list[Summary], truth: GroundTruth, number: int
-) -> Optional[str]:
-    """One case as HTML: a panel of anchors, and one of boxes for each model.
+class Panel(NamedTuple):
+    """One picture of a case.
 
-    Returns:
-        None if the image isn't there.
+    Attributes:
+        model: Index of the model.
+        title: Heading.
+        row: The model's row of ``objects``.
+        boxes: What is drawn besides the object: ``win`` and ``best`` to the
+            columns' prefix; empty where no box competes for the object.
     """
-    image = cv2.imread(str(truth.image_path(case.image_id)))
-    if image is None:
-        return None
+
+    model: int
+    title: str
+    row: dict
+    boxes: dict[str, str]
+
+    def legend(self) -> list[tuple[str, str]]:
+        """(``win`` or ``best``, words) of each box."""
+        lines = []
+        for who, prefix in self.boxes.items():
+            words = dict(win='wins', best='best box')[who]
+            score = f', score {self.row[f"{who}_score"]:.2f}'
+            if prefix.endswith('_prior'):
+                score = ''
+            elif who == 'best' and not self.row['loss'] > 0:
+                words, score = 'is the best box too', ''
+            elif who == 'best':
+                words = 'best box, suppressed'
+            lines.append((who, f'{words}: IoU {self.row[f"{prefix}_iou"]:.2f}{score}'))
+        return lines
+
+
+def panels_of(case: Case, summaries: list[Summary]) -> list[Panel]:
+    """The model's anchors, its boxes, and the other models' boxes."""
+    rows = {i: _row(s.model.objects, case) for i, s in enumerate(summaries)}
+    own = rows.pop(case.model)
     name = summaries[case.model].model.name
-    own = _row(summaries[case.model].model.objects, case)
-    everyone = [
-        (i, _row(s.model.objects, case))
-        for i, s in enumerate(summaries)
-        if s.model.objects and (i == case.model or _row(s.model.objects, case))
-    ]
-    everyone.sort(key=lambda pair: pair[0] != case.model)
-    drawn = [_corners(own, w) for w in ('win_prior', 'best_prior')]
-    for _, row in everyone:
-        drawn += [_corners(row, w) for w in ('gt', 'win', 'best')]
-    window = _window(np.array(drawn), image.shape)
-    picture = _picture(image, window, f'case{number}')
-    others = truth.of_image(case.image_id).countable()
-    label = escape(truth.classes[int(own['label'])])
-
-    panels = [
-        _panel(
-            f'{escape(name)}: anchors',
-            own,
-            'prior',
-            picture,
-            window,
-            others.boxes,
-            case.model,
-        )
-    ]
-    picture = f'<use href="#case{number}-image"/>'
-    for i, row in everyone:
-        title = f'{escape(summaries[i].model.name)}: boxes'
-        panels.append(_panel(title, row, '', picture, window, others.boxes, i))
-    file_name = escape(truth.image_path(case.image_id).name)
-    return (
-        f'<article class="case of-m{case.model}"><h3>{label} in {file_name}: '
-        f'{escape(name)} loses {case.loss:.2f} IoU</h3>'
-        f'<div class="panels">{"".join(panels)}</div></article>'
-    )
+    priors = dict(win='win_prior', best='best_prior')
+    panels = [Panel(case.model, f'{name}: anchors', own, priors)]
+    for i, row in [(case.model, own), *rows.items()]:
+        if row is not None:
+            known = not np.isnan(row['loss'])
+            boxes = dict(win='win', best='best') if known else {}
+            panels.append(Panel(i, f'{summaries[i].model.name}: boxes', row, boxes))
+    return panels
 
 
-def _row(objects: Table, case: Case) -> Optional[dict]:
-    """A model's row of the case's object."""
-    rows = np.flatnonzero(
-        (objects['image_id'] == case.image_id) & (objects['gt'] == case.gt)
-    )
-    return {k: v[rows[0]] for k, v in objects.items()} if len(rows) else None
-
-
-def _corners(row: dict, who: str) -> list[float]:
-    return [float(row[f'{who}_{corner}']) for corner in CORNERS]
-
-
-def _window(boxes: NDArray, shape: tuple) -> tuple[int, int, int, int]:
-    """The part of the image that holds all boxes and some margin, xyxy."""
-    low, high = np.nanmin(boxes[:, :2], axis=0), np.nanmax(boxes[:, 2:], axis=0)
+def window_of(panels: list[Panel], shape: tuple) -> tuple[int, int, int, int]:
+    """The part of the image (H, W, …) that holds all boxes, and some margin; xyxy."""
+    boxes = [corners(p.row, b) for p in panels for b in ('gt', *p.boxes.values())]
+    low = np.min(boxes, axis=0)[:2]
+    high = np.max(boxes, axis=0)[2:]
     margin = 0.12 * (high - low).max() + 4
     limits = np.array([shape[1], shape[0]])
     low = np.clip(np.floor(low - margin), 0, limits - 2).astype(int)
@@ -128,8 +115,51 @@ def _window(boxes: NDArray, shape: tuple) -> tuple[int, int, int, int]:
     return (*low.tolist(), *high.tolist())
 
 
-def _picture(image: NDArray, window: tuple, name: str) -> str:
-    """The window as an SVG image, for reuse under ``name``."""
+def case_html(
+    case: Case, summaries: list[Summary], truth: GroundTruth, number: int
+) -> Optional[str]:
+    """One case as HTML.
+
+    Returns:
+        None if the image isn't there.
+    """
+    image = cv2.imread(str(truth.image_path(case.image_id)))
+    if image is None:
+        return None
+    panels = panels_of(case, summaries)
+    window = window_of(panels, image.shape)
+    others = truth.of_image(case.image_id).countable().boxes
+    # Embedded once: the other panels refer to the first one's.
+    pictures = [_picture(image, window, f'case{number}-image')]
+    pictures += [f'<use href="#case{number}-image"/>'] * (len(panels) - 1)
+    drawn = [_panel(*pair, window, others) for pair in zip(panels, pictures)]
+    label = escape(truth.classes[int(panels[0].row['label'])])
+    file_name = escape(truth.image_path(case.image_id).name)
+    name = escape(summaries[case.model].model.name)
+    return (
+        f'<article class="case of-m{case.model}"><h3>{label} in {file_name}: '
+        f'{name} loses {case.loss:.2f} IoU</h3>'
+        f'<div class="panels">{"".join(drawn)}</div></article>'
+    )
+
+
+def _row(objects: Table, case: Case) -> Optional[dict]:
+    """A model's row of the case's object; None of a model without such rows."""
+    if not objects:
+        return None
+    rows = np.flatnonzero(
+        (objects['image_id'] == case.image_id) & (objects['gt'] == case.gt)
+    )
+    return {k: v[rows[0]] for k, v in objects.items()} if len(rows) else None
+
+
+def corners(row: dict, prefix: str) -> list[float]:
+    """A box of a row of ``objects``, xyxy."""
+    return [float(row[f'{prefix}_{corner}']) for corner in CORNERS]
+
+
+def _picture(image: NDArray, window: tuple, key: str) -> str:
+    """The window as an SVG image, for reuse under its id."""
     x1, y1, x2, y2 = window
     part = image[y1:y2, x1:x2]
     scale = min(1.0, LONGEST / max(part.shape[:2]))
@@ -137,48 +167,28 @@ def _picture(image: NDArray, window: tuple, name: str) -> str:
         part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     data = cv2.imencode('.jpg', part, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
     return (
-        f'<image id="{name}-image" x="{x1}" y="{y1}" width="{x2 - x1}" '
+        f'<image id="{key}" x="{x1}" y="{y1}" width="{x2 - x1}" '
         f'height="{y2 - y1}" href="{data_url(data, "image/jpeg")}"/>'
     )
 
 
-def _panel(
-    title: str,
-    row: dict,
-    stage: str,
-    picture: str,
-    window: tuple,
-    gt_bboxes: NDArray,
-    model: int,
-) -> str:
+def _panel(panel: Panel, picture: str, window: tuple, gt_bboxes: NDArray) -> str:
     """One picture with the object, the winner and the best box, and a legend."""
     x1, y1, x2, y2 = window
     shapes = [_rect(box, 'other') for box in gt_bboxes]
-    shapes.append(_rect(_corners(row, 'gt'), 'gt'))
-    known = not np.isnan(row['loss'])
-    lines = []
-    for who, word in (('win', 'wins'), ('best', 'best box')):
-        if not known:
-            continue
-        prefix = f'{who}_prior' if stage else who
-        shapes.append(_rect(_corners(row, prefix), who))
-        iou = f'IoU {row[f"{prefix}_iou"]:.2f}'
-        score = '' if stage else f', score {row[f"{who}_score"]:.2f}'
-        if who == 'best' and not row['loss'] > 0:
-            word, score = 'is the best box too', ''
-        elif who == 'best' and not stage:
-            word = 'best box, suppressed'
-        lines.append(f'<li><span class="swatch {who}"></span>{word}: {iou}{score}</li>')
-    if not known:
-        lines.append('<li>no box competes for this object</li>')
-    words = escape(f'{title}. ' + ' '.join(line.split('</span>')[-1] for line in lines))
-    words = words.replace('&lt;/li&gt;', '.').replace('&lt;li&gt;', '')
+    shapes.append(_rect(corners(panel.row, 'gt'), 'gt'))
+    shapes += [_rect(corners(panel.row, b), who) for who, b in panel.boxes.items()]
+    lines = panel.legend()
+    items = ''.join(
+        f'<li><span class="swatch {who}"></span>{text}</li>' for who, text in lines
+    )
+    items = items or '<li>no box competes for this object</li>'
+    words = '; '.join([panel.title, *[text for _, text in lines]])
     return (
-        f'<div class="panel of-m{model}"><h4>{title}</h4>'
-        f'<svg role="img" aria-label="{words}" '
+        f'<div class="panel of-m{panel.model}"><h4>{escape(panel.title)}</h4>'
+        f'<svg role="img" aria-label="{escape(words)}" '
         f'preserveAspectRatio="xMinYMin" viewBox="{x1} {y1} {x2 - x1} {y2 - y1}">'
-        f'{picture}{"".join(shapes)}</svg>'
-        f'<ul>{"".join(lines)}</ul></div>'
+        f'{picture}{"".join(shapes)}</svg><ul>{items}</ul></div>'
     )
 
 

@@ -108,9 +108,9 @@ def object_rows(
 
     A box competes for the object of its class that it overlaps most, from an
     IoU of ``TOUCH_IOU`` on. ``win_*`` is the competitor with the highest score:
-    it survives NMS. ``best_*`` is, among the winner and those it suppresses,
-    the one with the highest IoU; ``loss`` is how much IoU is lost thereby. All
-    are NaN for an object that nothing competes for.
+    none of the others survives near it at NMS. ``best_*`` is, among the winner
+    and those it suppresses, the one with the highest IoU; ``loss`` is how much
+    IoU is lost thereby. All are NaN for an object that nothing competes for.
     """
     num = len(truth.boxes)
     columns = ['loss']

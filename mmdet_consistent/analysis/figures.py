@@ -176,10 +176,10 @@ def score_and_place(summaries: list[Summary]) -> list[Chart]:
         Chart(
             'score-spread',
             'Spread of the score by output IoU',
-            told + 'Low is right: boxes of the same quality should get the same '
-            'score. The paper’s Figure 5b.',
+            told + 'Standard deviation; low is right: boxes of the same quality '
+            'should get the same score. The paper’s Figure 5b.',
             'output IoU',
-            'standard deviation of the score',
+            'std of the score',
             spread,
             xlim=UNIT,
             ylim=(0, None),
@@ -214,10 +214,10 @@ def score_and_place(summaries: list[Summary]) -> list[Chart]:
             Chart(
                 'place-spread',
                 'Spread of the output IoU by input IoU',
-                told + 'Low is right: the outcome can be relied on. The paper’s '
-                'Figure 5d.',
+                told + 'Standard deviation; low is right: the outcome can be '
+                'relied on. The paper’s Figure 5d.',
                 'input IoU',
-                'standard deviation of the output IoU',
+                'std of the output IoU',
                 spread,
                 xlim=UNIT,
                 ylim=(0, None),

@@ -163,7 +163,9 @@ def scalars(
     values['LaECE'] = measures.laece(matched)
     for name in ('lrp', 'localisation', 'false_positive', 'false_negative'):
         column = np.array([getattr(row, name) for row in lrp])
-        values['oLRP' if name == 'lrp' else f'oLRP {name}'] = coco_eval.nanmean(column)
+        values[f'oLRP {name}'.replace('_', ' ').replace(' lrp', '')] = (
+            coco_eval.nanmean(column)
+        )
     if model.num_stages:
         num_images = max(len(model.image_ids), 1)
         for stage, number in enumerate(positives(model.counts, 0.5)):

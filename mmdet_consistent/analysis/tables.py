@@ -41,8 +41,8 @@ MEANINGS = {
     'LaECE': Meaning(100, 1, 'low', 'localisation-aware calibration error, per cent'),
     'oLRP': Meaning(100, 1, 'low', 'optimal localisation-recall-precision error'),
     'oLRP localisation': Meaning(100, 1, 'low', '1 − IoU of the right ones there'),
-    'oLRP false_positive': Meaning(100, 1, 'low', '1 − precision there'),
-    'oLRP false_negative': Meaning(100, 1, 'low', '1 − recall there'),
+    'oLRP false positive': Meaning(100, 1, 'low', '1 − precision there'),
+    'oLRP false negative': Meaning(100, 1, 'low', '1 − recall there'),
     'anchors that change object': Meaning(
         100, 2, 'low', 'per cent of those at IoU 0.5 or more with one object'
     ),
@@ -116,11 +116,9 @@ def _column_classes(models: list) -> list[str]:
 
 def overview(summaries: list[Summary]) -> str:
     """All single numbers, a row each, a column a model."""
-    names = list(max((s.scalars for s in summaries), key=len))
     rows = []
-    for name in names:
+    for name, values in scalar_values(summaries):
         meaning = MEANINGS.get(name, PLAIN)
-        values = [s.scalars.get(name, float('nan')) for s in summaries]
         texts = [number(v * meaning.factor, meaning.digits) for v in values]
         best = _best(values, texts, meaning.good)
         cells = ''.join(
@@ -129,7 +127,7 @@ def overview(summaries: list[Summary]) -> str:
             + '</td>'
             for i, t in enumerate(texts)
         )
-        label = escape(name.replace('>=', '≥').replace('false_', 'false '))
+        label = escape(name.replace('>=', '≥'))
         if meaning.good:
             arrow = '↑' if meaning.good == 'high' else '↓'
             label += (
@@ -152,6 +150,25 @@ def overview(summaries: list[Summary]) -> str:
         f'<th scope="col">measure</th>{head}</tr></thead>'
         f'<tbody>{"".join(rows)}</tbody></table></div>'
     )
+
+
+def scalar_values(summaries: list[Summary]) -> list[tuple[str, list[float]]]:
+    """(name, a value for each model) of all single numbers."""
+    names = max((s.scalars for s in summaries), key=len)
+    return [
+        (name, [s.scalars.get(name, float('nan')) for s in summaries]) for name in names
+    ]
+
+
+def overview_rows(summaries: list[Summary]) -> list[list[str]]:
+    """The single numbers as text, a row each: name, then each model's."""
+    rows = []
+    for name, values in scalar_values(summaries):
+        meaning = MEANINGS.get(name, PLAIN)
+        arrow = dict(high=' ↑', low=' ↓').get(meaning.good, '')
+        texts = [number(v * meaning.factor, meaning.digits) for v in values]
+        rows.append([name.replace('>=', '≥') + arrow, *texts])
+    return rows
 
 
 def _best(values: list, texts: list[str], good: str) -> set[int]:

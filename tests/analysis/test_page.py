@@ -13,6 +13,7 @@ from cases_for_tests import random_split
 
 from mmdet_consistent.analysis.charts import Chart, Series, svg
 from mmdet_consistent.analysis.collect import CORNERS
+from mmdet_consistent.analysis.docs import write_docs
 from mmdet_consistent.analysis.output import write_analysis
 from mmdet_consistent.analysis.summary import Model
 
@@ -50,7 +51,13 @@ def made_up_model(name, detections, truth, image_ids, stages, seed):
 
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('page')
+    return tmp_path_factory.mktemp('page')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def summaries(page):
+    """Write the page; what it was written from."""
+    folder = page
     detections, truth, image_ids = random_split(0)
     truth.image_root = folder
     for image in truth.images.values():
@@ -61,8 +68,7 @@ def page(tmp_path_factory):
         made_up_model('two', detections, truth, image_ids, 2, 2),
         Model.from_detections('three', detections, image_ids),
     ]
-    write_analysis(models, truth, folder, 'a command', num_cases=2)
-    return folder
+    return write_analysis(models, truth, folder, 'a command', num_cases=2), truth
 
 
 def test_files_are_there(page):
@@ -222,3 +228,22 @@ def test_the_page_is_part_of_the_package():
     settings.read(Path(__file__).resolve().parents[2] / 'setup.cfg')
     data = settings['options.package_data']['mmdet_consistent']
     assert 'analysis/*.html' in data
+
+
+def test_the_best_goes_into_a_markdown_page(page, summaries, tmp_path):
+    models, truth = summaries
+    text = tmp_path / 'page.md'
+    text.write_text(
+        'before\n<!-- analysis:begin -->\nold\n<!-- analysis:end -->\nafter'
+    )
+    write_docs(models, truth, page, text, 'the command')
+    written = text.read_text()
+    assert written.startswith('before\n') and written.endswith('\nafter')
+    assert 'old' not in written and '`the command`: 12 images' in written
+    pictures = re.findall(r'!\[[^\]]+\]\(([^)]+)\)', written)
+    assert len(pictures) == 8  # six charts, a case of each model with anchors
+    for picture in pictures:
+        assert cv2.imread(str(tmp_path / picture)) is not None
+    text.write_text('no marks')
+    with pytest.raises(ValueError, match=r'page\.md: the marks .* are missing'):
+        write_docs(models, truth, page, text, 'the command')
