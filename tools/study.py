@@ -18,7 +18,7 @@ import shutil
 import statistics
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -66,6 +66,9 @@ ROWS = {
         )
     ),
 }
+
+
+PRETRAINING = 'pretraining'  # the baseline, before the rows part
 
 
 class Table(NamedTuple):
@@ -208,35 +211,57 @@ class EpochSeedHook(Hook):
 def job_config(job: Job) -> Config:
     """The row's config."""
     cfg = Config.fromfile(ROOT / f'configs/study/{job.model}_{job.data}.py')
-    if ROWS[job.row] is not None:
+    epochs = job.epochs or cfg.max_epochs
+    if job.row == PRETRAINING:
+        epochs = cfg.pretraining_epochs
+    elif ROWS[job.row] is not None:
         cfg.model.bbox_head.update(type=HEADS[job.model], **ROWS[job.row])
-    if job.epochs:
-        cfg.merge_from_dict(
-            {
-                'max_epochs': job.epochs,
-                'train_cfg.max_epochs': job.epochs,
-                'param_scheduler.1.end': job.epochs,
-                'param_scheduler.1.T_max': job.epochs,
-            }
-        )
+    cfg.merge_from_dict(
+        {
+            'max_epochs': epochs,
+            'train_cfg.max_epochs': epochs,
+            'param_scheduler.1.end': epochs,
+            'param_scheduler.1.T_max': epochs,
+        }
+    )
     return cfg
 
 
 def initial_weights(job: Job) -> Path:
-    """The baseline's weights under this seed, from which every row starts."""
-    base = job._replace(row='baseline')
-    cfg = job_config(base)
+    """Weights from which every row of this seed starts.
+
+    The baseline after its pretraining; without pretraining, or for the pretraining
+    itself: the baseline as it is initialised.
+    """
+    if job_config(job).pretraining_epochs and job.row != PRETRAINING:
+        return weights_of(pretraining(job))
+    cfg = job_config(job._replace(row='baseline'))
     digest = hashlib.sha1(repr(cfg.model).encode()).hexdigest()[:10]
-    path = base.folder.parents[1] / 'initial' / f'{job.seed}_{digest}.pth'
+    path = job.folder.parents[1] / 'initial' / f'{job.seed}_{digest}.pth'
     if not path.is_file():
         set_random_seed(job.seed)
         model = MODELS.build(cfg.model)
         model.init_weights()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f'.{os.getpid()}')
-        torch.save(model.state_dict(), partial)
-        os.replace(partial, path)
+        save_weights(model.state_dict(), path)
     return path
+
+
+def save_weights(weights: dict, path: Path) -> None:
+    """Write beside, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f'.{os.getpid()}')
+    torch.save(weights, partial)
+    os.replace(partial, path)
+
+
+def pretraining(job: Job) -> Job:
+    """The training that all rows of this model, data and seed go on from."""
+    return job._replace(row=PRETRAINING, split='', epochs=None)
+
+
+def weights_of(job: Job) -> Path:
+    """Weights of a finished training."""
+    return job.folder / 'weights.pth'
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -246,17 +271,18 @@ def write_json(path: Path, content: dict) -> None:
     os.replace(partial, path)
 
 
-def recipe(cfg: Config) -> str:
-    """A fingerprint of all settings of a run."""
-    return hashlib.sha1(cfg.pretty_text.encode()).hexdigest()
+def recipe(job: Job) -> str:
+    """A fingerprint of all settings of a run, its pretraining's included."""
+    text = job_config(job).pretty_text
+    if job.row != PRETRAINING and job_config(job).pretraining_epochs:
+        text += recipe(pretraining(job))
+    return hashlib.sha1(text.encode()).hexdigest()
 
 
 def same_recipe(job: Job) -> bool:
     """Whether what is kept of the run was made with today's settings."""
     path = job.folder / 'recipe.json'
-    return path.is_file() and json.loads(path.read_text()) == dict(
-        recipe=recipe(job_config(job))
-    )
+    return path.is_file() and json.loads(path.read_text()) == dict(recipe=recipe(job))
 
 
 def finished(job: Job) -> Optional[dict]:
@@ -265,19 +291,75 @@ def finished(job: Job) -> Optional[dict]:
     return json.loads(path.read_text()) if path.is_file() and same_recipe(job) else None
 
 
+def train(job: Job) -> dict:
+    """Train, or go on, unless it is done; return positives and time."""
+    record = job.folder / 'trained.json'
+    if record.is_file() and same_recipe(job):
+        return json.loads(record.read_text())
+    if not same_recipe(job):
+        shutil.rmtree(job.folder, ignore_errors=True)  # of no use to this setting
+    cfg = quiet_config(job)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    write_json(job.folder / 'recipe.json', dict(recipe=recipe(job)))
+    cfg.test_dataloader = cfg.val_dataloader = None
+    last = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
+    if last and Path(last).name == f'epoch_{cfg.train_cfg.max_epochs}.pth':
+        # It ended before its positives were noted: cheaper again than guessed.
+        shutil.rmtree(cfg.work_dir)
+        last = None
+    cfg.resume = last is not None
+    cfg.load_from = last or str(initial_weights(job))
+    runner = Runner.from_cfg(cfg)
+    with open(job.folder / 'progress.txt', 'a', buffering=1) as log:
+        progress = ProgressHook(job.name, stream=log)
+        runner.register_hook(EpochSeedHook(job.seed))
+        runner.register_hook(progress, priority='LOW')
+        runner.train()
+    save_weights(runner.model.state_dict(), weights_of(job))
+    steps = len(runner.train_dataloader)
+    batch = cfg.train_dataloader.batch_size
+    trained = dict(
+        positives=[
+            statistics.mean(values[-steps:]) / batch
+            for values in progress.num_pos.values()
+        ],
+        step_seconds=statistics.median(progress.step_seconds),
+    )
+    write_json(record, trained)
+    shutil.rmtree(cfg.work_dir)  # the optimiser's state is of no more use
+    return trained
+
+
 def run_job(job: Job) -> dict:
-    """Train, or go on, or only evaluate; return the run's record."""
-    cfg = job_config(job)
+    """Train and evaluate, as far as it isn't done; return the run's record."""
     known = finished(job)
     if known:
         return known
-    if not same_recipe(job):
-        shutil.rmtree(job.folder, ignore_errors=True)  # of no use to this setting
-    job.folder.mkdir(parents=True, exist_ok=True)
-    write_json(job.folder / 'recipe.json', dict(recipe=recipe(cfg)))
-    result_file = job.folder / f'{job.split}.json'
-    trained_file = job.folder / 'trained.json'
+    trained = train(job)
+    cfg = quiet_config(job)
+    annotations = Path(cfg.data_root) / f'annotations/{job.split}.json'
+    cfg.load_from = str(weights_of(job))
+    cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = None
+    cfg.param_scheduler = cfg.val_dataloader = None
+    cfg.test_dataloader = job_config(job)[f'{job.split}_dataloader']
+    cfg.test_cfg = dict()
+    cfg.test_evaluator = dict(
+        type='CocoMetric',
+        ann_file=str(annotations),
+        format_only=True,
+        outfile_prefix=str(job.folder / job.split),
+    )
+    Runner.from_cfg(cfg).test()
+    detections = job.folder / f'{job.split}.bbox.json'
+    metrics = study.coco_aps(annotations, detections)
+    result = dict(**job._replace(work_dir=None)._asdict(), **trained, metrics=metrics)
+    write_json(job.folder / f'{job.split}.json', result)
+    return result
 
+
+def quiet_config(job: Job) -> Config:
+    """The row's config with seed, folder and as little chatter as there can be."""
+    cfg = job_config(job)
     cfg.work_dir = str(job.folder / 'run')
     cfg.log_level = 'ERROR'
     cfg.randomness = dict(seed=job.seed)
@@ -286,52 +368,7 @@ def run_job(job: Job) -> dict:
         logger=None,
         checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1),
     )
-    cfg.test_dataloader = cfg[f'{job.split}_dataloader']
-    cfg.val_dataloader = None
-    annotations = Path(cfg.data_root) / f'annotations/{job.split}.json'
-    cfg.test_cfg = dict()
-    cfg.test_evaluator = dict(
-        type='CocoMetric',
-        ann_file=str(annotations),
-        format_only=True,
-        outfile_prefix=str(job.folder / job.split),
-    )
-    last = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
-    if not trained_file.is_file():
-        if last and Path(last).name == f'epoch_{cfg.train_cfg.max_epochs}.pth':
-            # It ended before its positives were noted: cheaper again than guessed.
-            shutil.rmtree(cfg.work_dir)
-            last = None
-        cfg.resume = last is not None
-        cfg.load_from = last or str(initial_weights(job))
-        runner = Runner.from_cfg(cfg)
-        with open(job.folder / 'progress.txt', 'a', buffering=1) as log:
-            progress = ProgressHook(job.name, stream=log)
-            runner.register_hook(EpochSeedHook(job.seed))
-            runner.register_hook(progress, priority='LOW')
-            runner.train()
-        steps = len(runner.train_dataloader)
-        batch = cfg.train_dataloader.batch_size
-        trained = dict(
-            positives=[
-                statistics.mean(values[-steps:]) / batch
-                for values in progress.num_pos.values()
-            ],
-            step_seconds=statistics.median(progress.step_seconds),
-        )
-        write_json(trained_file, trained)
-    else:
-        cfg.load_from = last
-        runner = Runner.from_cfg(cfg)
-    runner.test()
-    detections = job.folder / f'{job.split}.bbox.json'
-    result = dict(
-        **job._replace(work_dir=None)._asdict(),
-        **json.loads(trained_file.read_text()),
-        metrics=study.coco_aps(annotations, detections),
-    )
-    write_json(result_file, result)
-    return result
+    return cfg
 
 
 # --------------------------------------------------------------------- the study
@@ -372,26 +409,45 @@ def collect_jobs(args: argparse.Namespace) -> list:
 
 def run_all(jobs: list, processes: int) -> dict:
     """Run the jobs, saying what is done and how long the rest may take."""
-    results, failures = {}, []
-    start = time.time()
+    needs = {
+        job: pretraining(job) for job in jobs if job_config(job).pretraining_epochs
+    }
+    # Each pretraining just before the first row that goes on from it.
+    pending = list(dict.fromkeys(x for job in jobs for x in (needs.get(job), job) if x))
+    total, done, failures, results = len(pending), set(), {}, {}
+    running, start = {}, time.time()
     pool = ProcessPoolExecutor(processes, get_context('spawn'), start_process)
     try:
-        futures = {pool.submit(run_job, job): job for job in jobs}
-        for done, future in enumerate(as_completed(futures), 1):
-            job = futures[future]
-            try:
-                results[job] = future.result()
-            except Exception as error:
-                failures.append(f'{job.name}: {type(error).__name__}: {error}')
-                print(f'FAILED {failures[-1]}', flush=True)
-                continue
-            left = (time.time() - start) / done * (len(jobs) - done)
-            print(
-                f'[{done}/{len(jobs)}] {job.name}: '
-                f'AP {results[job]["metrics"]["AP"]:.1f}; about {left / 60:.0f} min '
-                'left',
-                flush=True,
-            )
+        while pending or running:
+            for job in list(pending):
+                need = needs.get(job)
+                if need in failures:
+                    failures[job] = f'{need.name} failed'
+                    pending.remove(job)
+                elif len(running) < processes and (need is None or need in done):
+                    work = train if job.row == PRETRAINING else run_job
+                    running[pool.submit(work, job)] = job
+                    pending.remove(job)
+            ready, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ready:
+                job = running.pop(future)
+                try:
+                    record = future.result()
+                except Exception as error:
+                    failures[job] = f'{type(error).__name__}: {error}'
+                    print(f'FAILED {job.name}: {failures[job]}', flush=True)
+                    continue
+                done.add(job)
+                figure = 'done'
+                if job.row != PRETRAINING:
+                    results[job] = record
+                    figure = f'AP {record["metrics"]["AP"]:.1f}'
+                left = (time.time() - start) / len(done) * (total - len(done)) / 60
+                print(
+                    f'[{len(done)}/{total}] {job.name}: {figure}; about {left:.0f} '
+                    'min left',
+                    flush=True,
+                )
     except KeyboardInterrupt:
         for process in list(pool._processes.values()):
             process.terminate()
@@ -400,7 +456,10 @@ def run_all(jobs: list, processes: int) -> dict:
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     if failures:
-        sys.exit(f'{len(failures)} of {len(jobs)} runs failed; the others are kept')
+        lines = '\n'.join(f'{job.name}: {text}' for job, text in failures.items())
+        sys.exit(
+            f'{len(failures)} of {total} runs failed, the others are kept:\n{lines}'
+        )
     return results
 
 

@@ -9,6 +9,14 @@ model = dict(
         in_channels=32,
         feat_channels=32,
         stacked_convs=2,
-        anchor_generator=dict(strides=[8, 16, 32, 64]),
+        # Cells and platelets are 16 to 100 pixels here.
+        anchor_generator=dict(octave_base_scale=2, strides=[8, 16, 32, 64]),
+        # RetinaNet's 0.01 is made for 256 channels: with 32 the signal would vanish.
+        init_cfg=dict(
+            type='Normal',
+            layer='Conv2d',
+            std=0.03,
+            override=dict(type='Normal', name='retina_cls', std=0.01, bias_prob=0.01),
+        ),
     ),
 )

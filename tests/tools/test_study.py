@@ -1,6 +1,7 @@
 import argparse
 import importlib.util
 import json
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,14 @@ def tool(monkeypatch):
 
     def small(job):
         cfg = config(job)
+        cfg.pretraining_epochs = min(cfg.pretraining_epochs, module.pretrain)
+        if job.row == module.PRETRAINING:
+            cfg.train_cfg.max_epochs = module.pretrain
         cfg.train_dataloader.dataset.indices = 8
         cfg.val_dataloader.dataset.indices = 2
         return cfg
 
+    module.pretrain = 0
     monkeypatch.setattr(module, 'job_config', small)
     return module
 
@@ -36,8 +41,7 @@ def job(tool, tmp_path, row='baseline', **kwargs):
 
 
 def weights(folder):
-    checkpoint = torch.load(folder / 'run/epoch_2.pth', weights_only=True)
-    return checkpoint['state_dict']
+    return torch.load(folder / 'weights.pth', weights_only=True)
 
 
 def test_jobs_of_several_tables_are_run_once(tool, tmp_path):
@@ -157,6 +161,48 @@ def test_rows_are_paired_and_an_interrupted_run_goes_on(tool, tmp_path, monkeypa
     recipe = json.loads((stopped.folder / 'recipe.json').read_text())
     assert recipe != json.loads((whole.folder / 'recipe.json').read_text())
     assert changed['epochs'] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore:Converting a tensor with requires_grad')
+def test_rows_go_on_from_one_pretraining(tool, tmp_path, monkeypatch):
+    tool.pretrain = 1
+    order = []
+
+    class InThisProcess:
+        def __init__(self, *args):
+            pass
+
+        def submit(self, work, job):
+            order.append(job.row)
+            future = Future()
+            future.set_result(work(job))
+            return future
+
+        def shutdown(self, **kwargs):
+            pass
+
+    monkeypatch.setattr(tool, 'ProcessPoolExecutor', InThisProcess)
+    jobs = [
+        job(tool, tmp_path, row, epochs=1, seed=seed)
+        for seed in (0, 1)
+        for row in ('baseline', '2_1')
+    ]
+    results = tool.run_all(jobs, processes=1)
+    assert order == 2 * ['pretraining', 'baseline', '2_1']
+    assert set(results) == set(jobs)
+    start = tool.initial_weights(jobs[0])
+    assert start == tool.initial_weights(jobs[1])
+    assert start.parent.parent.name == 'pretraining'
+    assert tool.initial_weights(jobs[2]) != start
+    assert not torch.equal(
+        torch.load(start)['backbone.conv1.weight'],
+        weights(jobs[0].folder)['backbone.conv1.weight'],
+    )
+    # Another pretraining: what went on from it is out of date.
+    assert tool.finished(jobs[0])
+    tool.pretrain = 2
+    assert not tool.finished(jobs[0])
 
 
 def test_page_csv_and_plot_are_written(tool, tmp_path, monkeypatch):
