@@ -70,6 +70,9 @@ def make_safe(cfg: Config, bad_data: str = 'drop', check_images: str = 'no') -> 
     if checkpoint is not None and checkpoint.get('type') == 'CheckpointHook':
         checkpoint.type = 'SafeCheckpointHook'
     add_hooks(cfg, 'SeedHook', 'ConfigCheckHook', 'FiniteLossHook')
+    if cfg.get('launcher', 'none') != 'none':
+        # Batch norm's statistics are each rank's own, but only rank 0's are saved.
+        add_hooks(cfg, 'SyncBuffersHook')
     if bad_data == 'keep':
         return
     for field in ('train_dataloader', 'val_dataloader'):

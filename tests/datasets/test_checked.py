@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
 
-import mmdet_consistent  # noqa: F401
+from mmdet_consistent import CheckedCocoDataset
 from mmdet_consistent.datasets.problems import DataError
 from tests.datasets import bad_data
 
@@ -148,6 +149,24 @@ def test_no_good_image_at_all_is_an_error(tmp_path, kind):
         path.unlink()
     with pytest.raises(DataError, match='not one'):
         build(tmp_path, kind)
+
+
+def test_a_subclass_of_the_users_own(tmp_path):
+    class Mine(CocoDataset):
+        def load_data_list(self):
+            return super().load_data_list()[:2]
+
+    class CheckedMine(CheckedCocoDataset, Mine):
+        pass
+
+    with_bad_box(tmp_path, 'coco')
+    dataset = CheckedMine(
+        data_root=str(tmp_path),
+        ann_file='train.json',
+        data_prefix=dict(img='images/'),
+        metainfo=dict(classes=('cell',)),
+    )
+    assert len(dataset) == 2 and len(dataset.problems) == 1
 
 
 def test_a_name_twice_in_the_list(tmp_path):

@@ -40,6 +40,12 @@ def test_the_safe_parts_take_the_place_of_the_plain_ones():
     assert cfg.custom_imports.imports == ['mmdet_consistent']
 
 
+def test_several_processes_share_batch_norms_statistics():
+    cfg = config(launcher='pytorch')
+    make_safe(cfg)
+    assert cfg.custom_hooks[-1].type == 'SyncBuffersHook'
+
+
 def test_what_the_user_chose_stays():
     cfg = config(
         default_hooks=dict(checkpoint=dict(type='MyCheckpointHook')),
