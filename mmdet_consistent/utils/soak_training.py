@@ -37,6 +37,8 @@ class Training:
         command = [sys.executable, '-u', 'tools/train.py', CONFIG, '--resume']
         command += ['--bad-data', 'refuse', '--work-dir', str(work_dir)]
         command += ['--cfg-options', *SETTINGS, f'train_cfg.max_epochs={epochs}']
+        # The schedule's last part goes on to the end, so that no step is idle.
+        command += [f'param_scheduler.1.{key}={epochs}' for key in ('end', 'T_max')]
         roots = (f'{part}_dataloader.dataset.data_root' for part in ('train', 'val'))
         command += [f'{root}={data}/' for root in roots]
         self.lines: list[str] = []
