@@ -40,7 +40,6 @@ def parse_args() -> argparse.Namespace:
         '--results', nargs='+', type=Path, default=[], help='COCO result files'
     )
     parser.add_argument('--ann', type=Path, help='COCO annotations, for --results')
-    parser.add_argument('--images', type=Path, help='folder of the images of --ann')
     parser.add_argument('--names', nargs='+', help='what to call the detectors')
     parser.add_argument('--limit', type=int, help='look at the first N images')
     parser.add_argument(
@@ -114,7 +113,7 @@ def collect(args: argparse.Namespace) -> tuple[list[Model], GroundTruth]:
         write_coco_results(folder / 'detections.json', model.detections, truth)
         models.append(model)
     if truth is None:
-        truth = GroundTruth.from_file(args.ann, image_root=args.images)
+        truth = GroundTruth.from_file(args.ann)
     image_ids = models[0].image_ids if models else list(truth.images)[: args.limit]
     for path in args.results:
         detections = read_results(path, truth)

@@ -1,5 +1,7 @@
 """Run a detector over a split and store what :mod:`collect` makes of it."""
 
+import contextlib
+import io
 import json
 import sys
 from pathlib import Path
@@ -31,7 +33,8 @@ def build_dataset(cfg: Config) -> Dataset:
             f'{cfg.filename}: test_dataloader is missing; it says which images are '
             'looked at'
         )
-    return DATASETS.build(cfg.test_dataloader.dataset)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools chatters
+        return DATASETS.build(cfg.test_dataloader.dataset)
 
 
 def build_model(cfg: Config, checkpoint: Path, device: str) -> nn.Module:
@@ -44,14 +47,19 @@ def build_model(cfg: Config, checkpoint: Path, device: str) -> nn.Module:
     model = MODELS.build(cfg.model)
     if not torch.device(device).type.startswith('cuda'):
         model = revert_sync_batchnorm(model)
-    loaded = load_checkpoint(model, str(checkpoint), map_location='cpu', strict=False)
+    # Silent, for the progress bar's sake: what doesn't fit is told below.
+    loaded = load_checkpoint(
+        model, str(checkpoint), map_location='cpu', strict=False, logger='silent'
+    )
     weights = loaded.get('state_dict', loaded)
-    names = {name.removeprefix('module.') for name in weights}
-    missing = sorted(set(model.state_dict()) - names)
-    if missing:
+    shapes = {name.removeprefix('module.'): w.shape for name, w in weights.items()}
+    wrong = [n for n, w in model.state_dict().items() if shapes.get(n) != w.shape]
+    if wrong:
+        what = 'another shape' if wrong[0] in shapes else 'nothing'
         raise ValueError(
-            f'{checkpoint} lacks {len(missing)} of the weights that {cfg.filename} '
-            f'needs, {missing[0]} the first; give the config that it was trained with'
+            f'{checkpoint} does not fit {cfg.filename}: it has {what} for '
+            f'{wrong[0]} (and {len(wrong) - 1} others); give the config that it was '
+            'trained with'
         )
     return model.to(device).eval()
 
@@ -156,7 +164,7 @@ def _batch_tables(
         outputs = recorder.take()
     found = []
     for index, sample in enumerate(samples):
-        image_id = sample.img_id
+        image_id = truth.image_id(sample.img_id)
         tables = dict(
             detections=collect.detection_rows(image_id, sample.pred_instances)
         )

@@ -68,6 +68,7 @@ class GroundTruth:
         self.classes = list(classes)
         self.cat_ids = [id_of[name] for name in self.classes]
         self.image_root = image_root
+        self._number_of: dict[Any, int] = {}
         self.images = {image['id']: image for image in coco['images']}
         label_of = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
         self.label_of = label_of
@@ -108,10 +109,13 @@ class GroundTruth:
             annotations=[],
             categories=[dict(id=i, name=name) for i, name in enumerate(classes)],
         )
+        number_of = {}
         for index in range(len(dataset)):
             info = dataset.get_data_info(index)
+            # COCO's evaluation wants numbers; other datasets have names, too.
+            number_of[info['img_id']] = index
             image = dict(
-                id=info['img_id'],
+                id=index,
                 file_name=str(Path(info['img_path']).absolute()),
                 width=info['width'],
                 height=info['height'],
@@ -121,14 +125,20 @@ class GroundTruth:
                 x1, y1, x2, y2 = (float(v) for v in instance['bbox'])
                 annotation = dict(
                     id=len(coco['annotations']) + 1,
-                    image_id=info['img_id'],
+                    image_id=index,
                     category_id=int(instance['bbox_label']),
                     bbox=[x1, y1, x2 - x1, y2 - y1],
                     area=(x2 - x1) * (y2 - y1),
                     iscrowd=int(instance.get('ignore_flag', 0)),
                 )
                 coco['annotations'].append(annotation)
-        return cls(coco, classes=classes, image_root=root)
+        truth = cls(coco, classes=classes, image_root=root)
+        truth._number_of = number_of
+        return truth
+
+    def image_id(self, img_id: Any) -> int:
+        """The number here of an image that the dataset calls ``img_id``."""
+        return self._number_of.get(img_id, img_id)
 
     def of_image(self, image_id: Any) -> ImageTruth:
         """The ground truth of one image, in the order of the file."""

@@ -142,7 +142,11 @@ def test_weights_of_another_model_are_refused(collected, tmp_path):
     _, weights, *_ = collected
     cfg = tiny_config()
     cfg.model.bbox_head.reg_stages = 3
-    with pytest.raises(ValueError, match=r'weights\.pth lacks 2 of the weights'):
+    with pytest.raises(ValueError, match=r'weights\.pth does not fit.*nothing for'):
+        detector.build_model(cfg, weights, 'cpu')
+    cfg = tiny_config()
+    cfg.model.bbox_head.num_classes = 4
+    with pytest.raises(ValueError, match=r'another shape for bbox_head\.retina_cls'):
         detector.build_model(cfg, weights, 'cpu')
 
 
@@ -159,13 +163,18 @@ def test_ground_truth_of_a_dataset_without_a_coco_file():
                 dict(bbox=[5, 5, 9, 9], bbox_label=0, ignore_flag=1),
             ]
             return dict(
-                img_id=4, img_path='/a/b.jpg', width=30, height=40, instances=instances
+                img_id='b',
+                img_path='/a/b.jpg',
+                width=30,
+                height=40,
+                instances=instances,
             )
 
     truth = GroundTruth.from_dataset(Dataset())
-    objects = truth.of_image(4)
+    assert truth.image_id('b') == 0
+    objects = truth.of_image(0)
     assert objects.boxes.tolist() == [[0, 0, 10, 20], [5, 5, 9, 9]]
     assert objects.labels.tolist() == [1, 0]
     assert objects.countable().labels.tolist() == [1]
-    assert truth.to_coco([4])['annotations'][0]['area'] == 200
-    assert truth.image_path(4) == Path('/a/b.jpg')
+    assert truth.to_coco([0])['annotations'][0]['area'] == 200
+    assert truth.image_path(0) == Path('/a/b.jpg')

@@ -234,12 +234,12 @@ def test_the_best_goes_into_a_markdown_page(page, summaries, tmp_path):
     models, truth = summaries
     text = tmp_path / 'page.md'
     text.write_text(
-        'before\n<!-- analysis:begin -->\nold\n<!-- analysis:end -->\nafter'
+        'before\n<!-- analysis:begin -->\nstale\n<!-- analysis:end -->\nafter'
     )
     write_docs(models, truth, page, text, 'the command')
     written = text.read_text()
     assert written.startswith('before\n') and written.endswith('\nafter')
-    assert 'old' not in written and '`the command`: 12 images' in written
+    assert 'stale' not in written and '`the command`: 12 images' in written
     pictures = re.findall(r'!\[[^\]]+\]\(([^)]+)\)', written)
     assert len(pictures) == 8  # six charts, a case of each model with anchors
     for picture in pictures:
