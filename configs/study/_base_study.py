@@ -42,7 +42,7 @@ test_dataloader = val_dataloader
 
 # Every row of a seed goes on from the same baseline, trained for pretraining_epochs
 # by the same schedule; then each trains for max_epochs. 0: from scratch.
-pretraining_epochs = 14
+pretraining_epochs = 12
 max_epochs = 8
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs)
 optim_wrapper = dict(
