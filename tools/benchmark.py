@@ -20,6 +20,7 @@ from typing import Optional
 
 # PyTorch's profiler, which weighs the memory, talks on stderr.
 os.environ.setdefault('TORCH_CPP_LOG_LEVEL', 'ERROR')
+os.environ.setdefault('KINETO_LOG_LEVEL', '99')
 
 from mmdet_consistent.benchmark import cases, contenders, presets, report
 from mmdet_consistent.benchmark.compare import compare, regressions

@@ -105,7 +105,22 @@ def section(rows: Sequence[Row], group: str) -> list[str]:
     for case, contenders in by_case(chosen).items():
         anchors = next(iter(contenders.values()))['total'].anchors
         paragraphs += [describe(case, anchors) + ':', case_table(contenders)]
+        paragraphs += mode_notes(contenders)
     return paragraphs
+
+
+def mode_notes(contenders: dict[str, dict[str, Row]]) -> list[str]:
+    """What a mode did to the same head without it."""
+    notes = []
+    for name, rows in contenders.items():
+        head, _, mode = name.partition('+')
+        if not mode or head not in contenders:
+            continue
+        factor = rows['total'].value.median / contenders[head]['total'].value.median
+        notes.append(
+            f'With {mode}, {head} takes {factor:.2f}× the time it takes without.'
+        )
+    return notes
 
 
 def settings_section(rows: Sequence[Row]) -> list[str]:

@@ -20,6 +20,8 @@ from .contenders import SLIM_CHANNELS
 
 PULL = 0.7  # of the way from an anchor to its ground truth
 JITTER = 0.05  # of an anchor's side
+# Later deltas: nearly where the step before ended, so that suppression keeps as many.
+LATER_STEP = 0.01
 
 
 @dataclass
@@ -169,7 +171,7 @@ def head_outputs(head: nn.Module, scene: Scene, case: Case) -> tuple:
         )
     generator = torch.Generator().manual_seed(1)
     for tensor in tensors(outputs):
-        noise = torch.randn(tensor.shape, generator=generator) * 0.1
+        noise = torch.randn(tensor.shape, generator=generator) * LATER_STEP
         tensor.copy_(noise.to(tensor))
     for tensor, level in zip(outputs[0], scene.logits):
         # (N, K·A·C, H, W): a cascade's stages one after the other.
