@@ -16,6 +16,7 @@ from .hooks import (
     SeedHook,
 )
 from .task_modules import ChainedBBoxCoder, SecondPassAssigner
+from .utils.configs import config_path, config_root
 from .version import __version__
 
 compat.apply()
@@ -36,4 +37,6 @@ __all__ = [
     'SecondPassAssigner',
     'SeedHook',
     '__version__',
+    'config_path',
+    'config_root',
 ]

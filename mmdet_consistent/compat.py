@@ -9,12 +9,13 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import HistoryBuffer
 
 from .utils.checkpoint import install_loaders
+from .utils.configs import install_prefix
 
 
 def apply() -> None:
     """Make the package known to mmengine. Safe to call more than once.
 
-    * ``_base_ = 'mmdet_consistent::…'`` is looked up in a table of mmengine's.
+    * ``_base_ = 'mmdet_consistent::…'`` and mmengine's hub find our configs.
     * mmdet 3.2 and 3.3 look at ``head.loss_cls`` when they predict, which SSD's
       head hasn't: the baseline would train, but not be evaluated.
     * Since torch 2.6 ``torch.load`` refuses every class that is not on its
@@ -27,6 +28,7 @@ def apply() -> None:
     if not hasattr(SSDHead, 'loss_cls'):
         SSDHead.loss_cls = None
     MODULE2PACKAGE.setdefault('mmdet_consistent', 'mmdet_consistent')
+    install_prefix()
     if hasattr(torch.serialization, 'add_safe_globals'):
         torch.serialization.add_safe_globals(_checkpoint_globals())
         install_loaders()

@@ -1,0 +1,1 @@
+"""Our configs for mmengine's pure-Python style; see docs/downstream.md."""

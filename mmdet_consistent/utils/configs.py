@@ -1,0 +1,85 @@
+"""Where our configs are, and `mmdet_consistent::…` as mmengine's configs write it."""
+
+import difflib
+from pathlib import Path
+from typing import Optional
+
+import mmengine.hub.hub
+from mmengine.config import Config
+
+PACKAGE = Path(__file__).resolve().parents[1]
+PREFIX = 'mmdet_consistent::'
+
+
+def config_root() -> Path:
+    """The folder of our configs: in an installed package, or in the checkout.
+
+    Raises:
+        FileNotFoundError: If the package was installed without them.
+    """
+    checkout = PACKAGE.parent
+    for root in (PACKAGE / '.mim' / 'configs', checkout / 'configs'):
+        if (root / 'con_retinanet_r50_fpn.py').is_file():
+            return root
+    raise FileNotFoundError(
+        f'mmdet_consistent in {PACKAGE} has no configs beside it: install it from '
+        'its wheel, or from a checkout with `pip install -e .`'
+    )
+
+
+def config_path(name: str) -> str:
+    """Full path of one of our configs.
+
+    Also the way to inherit one under a program that doesn't import this package
+    before it reads the config, such as mmdet's own ``tools/train.py``:
+    ``_base_ = __import__('mmdet_consistent').config_path('NAME.py')``.
+
+    Args:
+        name: Path below ``configs/``, such as ``con_retinanet_r50_fpn.py``.
+
+    Raises:
+        FileNotFoundError: If there is no such config; names the nearest ones.
+    """
+    root = config_root()
+    path = root / name
+    if path.is_file():
+        return str(path)
+    known = sorted(str(p.relative_to(root)) for p in root.rglob('*.py'))
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    raise FileNotFoundError(
+        f'mmdet_consistent has no config {name!r}; '
+        + (f'did you mean {" or ".join(near)}?' if near else f'there are {known}')
+    )
+
+
+def install_prefix() -> None:
+    """Let mmengine find ``mmdet_consistent::NAME.py``. Safe to call again.
+
+    mmengine's own look-up wants a folder in the name, finds no package that was
+    installed as a link, and takes the package for a registry's scope. Other
+    packages' names go on to mmengine's.
+    """
+    if getattr(Config._get_cfg_path, 'knows_mmdet_consistent', False):
+        return
+    base_path = Config._get_cfg_path
+    hub_config = mmengine.hub.hub.get_config
+
+    def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, Optional[str]]:
+        if cfg_path.startswith(PREFIX):
+            # Everything that our configs name is registered with mmdet.
+            return config_path(cfg_path[len(PREFIX) :]), 'mmdet'
+        return base_path(cfg_path, filename)
+
+    def get_config(cfg_path: str, pretrained: bool = False) -> Config:
+        if not cfg_path.startswith(PREFIX):
+            return hub_config(cfg_path, pretrained)
+        if pretrained:
+            raise ValueError(
+                f'{cfg_path}: mmdet_consistent publishes no trained weights; leave '
+                'pretrained out and load a checkpoint of your own'
+            )
+        return Config.fromfile(config_path(cfg_path[len(PREFIX) :]))
+
+    get_cfg_path.knows_mmdet_consistent = True
+    Config._get_cfg_path = staticmethod(get_cfg_path)
+    mmengine.hub.hub.get_config = mmengine.hub.get_config = get_config

@@ -1,0 +1,70 @@
+"""examples/downstream, from the installed wheel, under our tools and mmdet's."""
+
+import shutil
+from pathlib import Path
+
+import mmdet
+import pytest
+from wheel_helpers import ROOT, plain, run
+
+EXAMPLE = ROOT / 'examples/downstream'
+MMDET_TRAIN = Path(mmdet.__file__).parent / '.mim/tools/train.py'
+OURS = ['-m', 'mmdet_consistent', 'train']
+SHORT = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
+
+
+@pytest.fixture
+def project(tmp_path, installed):
+    folder = tmp_path / 'project'
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns('data', 'work_dirs'))
+    run(['make_data.py', 'data', '--images', '8'], cwd=folder, env=installed)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'tool, config, base',
+    [
+        (OURS, 'shapes_text', None),
+        (
+            [MMDET_TRAIN],
+            'shapes_text',
+            "__import__('mmdet_consistent').config_path('con_retinanet_r50_fpn.py')",
+        ),
+        ([MMDET_TRAIN], 'shapes_pure', None),
+    ],
+    ids=['text', 'text under mmdet', 'pure under mmdet'],
+)
+def test_the_example_trains(project, installed, tool, config, base):
+    path = project / f'configs/{config}.py'
+    if base is not None:
+        given = "'mmdet_consistent::con_retinanet_r50_fpn.py'"
+        text = path.read_text()
+        assert given in text
+        path.write_text(text.replace(given, base))
+    log = run([*tool, path, *SHORT], cwd=project, env=installed)
+    assert 'loss_bbox_s1' in log
+    saved = project / f'work_dirs/{config}'
+    assert (saved / f'{config}.py').is_file()
+    assert 'Epoch(val) [1]' in log
+
+
+def test_both_styles_say_the_same(ask):
+    answer = ask(
+        'import mmdet_consistent\n'
+        'from mmengine.config import Config\n'
+        f'folder = {str(EXAMPLE / "configs")!r}\n'
+        'answer = [Config.fromfile(f"{folder}/shapes_{style}.py").to_dict()\n'
+        '          for style in ("text", "pure")]'
+    )
+    text, pure = map(plain, answer)
+    shared = text.keys() & pure.keys()
+    assert {'model', 'train_dataloader', 'optim_wrapper', 'val_evaluator'} <= shared
+    for name in shared:
+        assert text[name] == pure[name], name
+
+
+def test_the_readme_names_what_is_there():
+    text = (EXAMPLE / 'README.md').read_text()
+    for path in (EXAMPLE / 'configs').glob('*.py'):
+        assert f'configs/{path.name}' in text

@@ -1,0 +1,176 @@
+"""What is in the wheel, and what works when only that is installed."""
+
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import Config
+from wheel_helpers import ROOT, plain, run
+
+import mmdet_consistent
+
+CONFIGS = sorted(
+    str(p.relative_to(ROOT / 'configs')) for p in (ROOT / 'configs').rglob('*.py')
+)
+# Each kind: in the first folder, below it, through several bases, SSD.
+SOME = (
+    'con_retinanet_r50_fpn.py',
+    'ablations/table1_cascade.py',
+    'con_ssd512_r50.py',
+)
+PURE = sorted(
+    p.stem for p in (ROOT / 'mmdet_consistent/configs').glob('*.py') if p.stem[0] != '_'
+)
+
+
+def test_the_wheel_holds_package_types_configs_and_tools(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = next(n for n in names if n.endswith('.dist-info/METADATA'))
+        text = archive.read(metadata).decode()
+    assert len(names) == len(set(names))
+    tops = {name.split('/')[0] for name in names}
+    assert tops == {'mmdet_consistent', metadata.split('/')[0]}
+    mim = 'mmdet_consistent/.mim/'
+    packed = {n.removeprefix(mim) for n in names if n.startswith(mim)}
+    assert {f'configs/{name}' for name in CONFIGS} <= packed
+    assert {'model-index.yml', 'configs/metafile.yml'} <= packed
+    tools = ('train.py', 'test.py', 'dist_train.sh', 'dist_test.sh', 'analyze.py')
+    assert {f'tools/{name}' for name in tools} <= packed
+    assert not any('setup' in n or 'pyc' in n or 'tests/' in n for n in names)
+    assert 'mmdet_consistent/py.typed' in names
+    extras = set(re.findall(r'Provides-Extra: (\w+)', text))
+    assert extras == {'analysis', 'dev', 'docs', 'export'}
+
+
+def test_the_source_archive_builds_the_same_wheel(sources, wheel, tmp_path):
+    build = 'from setuptools import build_meta as b; print(b.build_{}({!r}))'
+    run(['-c', build.format('sdist', str(tmp_path))], cwd=sources)
+    (archive,) = tmp_path.glob('*.tar.gz')
+    with tarfile.open(archive) as content:
+        for member in content.getmembers():
+            content.extract(member, tmp_path)
+    (unpacked,) = (p for p in tmp_path.iterdir() if p.is_dir())
+    run(['-c', build.format('wheel', str(tmp_path))], cwd=unpacked)
+    (again,) = tmp_path.glob('*.whl')
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(again) as second:
+        assert sorted(first.namelist()) == sorted(second.namelist())
+
+
+def test_requirements_are_said_once():
+    lines = (ROOT / 'requirements.txt').read_text().splitlines()
+    text = (ROOT / 'setup.cfg').read_text()
+    block = text.split('install_requires =\n')[1].split('\n\n')[0]
+    wanted = [line for line in lines if not line.startswith('#')]
+    assert [line.strip() for line in block.splitlines()] == wanted
+
+
+def test_importing_is_light(ask):
+    """What mmdet brings along is there already; we add our own modules alone."""
+    answer = ask(
+        'import sys, time\n'
+        'import mmdet.models, mmdet.datasets, mmdet.evaluation, mmdet.engine\n'
+        'import mmcv.ops, mmengine.runner, mmengine.hub\n'
+        'before = set(sys.modules)\n'
+        'start = time.process_time()\n'
+        'import mmdet_consistent\n'
+        'seconds = time.process_time() - start\n'
+        'new = {m.split(".")[0] for m in set(sys.modules) - before}\n'
+        'ours = [m for m in sys.modules if m.startswith("mmdet_consistent.")]\n'
+        'answer = dict(new=sorted(new), seconds=seconds, ours=ours,\n'
+        '              file=mmdet_consistent.__file__)'
+    )
+    assert 'site' in answer['file'] and str(ROOT) not in answer['file']
+    assert set(answer['new']) - set(sys.stdlib_module_names) == {'mmdet_consistent'}
+    rooms = {name.split('.')[1] for name in answer['ours']}
+    assert not rooms & {'benchmark', 'export', 'configs'}
+    assert answer['seconds'] < 1
+
+
+def test_configs_are_found_by_prefix_and_by_the_hub(ask):
+    found = ask(
+        'import mmdet_consistent\n'
+        'from pathlib import Path\n'
+        'from mmengine.config import Config\n'
+        'from mmengine.hub import get_config, get_model\n'
+        'answer = {}\n'
+        f'for name in {SOME!r}:\n'
+        '    Path("own.py").write_text(f"_base_ = \'mmdet_consistent::{name}\'")\n'
+        '    answer[name] = Config.fromfile("own.py").to_dict()\n'
+        'by_hub = get_config("mmdet_consistent::" + name).to_dict()\n'
+        'assert by_hub.keys() == answer[name].keys()\n'
+        'model = get_model("mmdet_consistent::con_retinanet_r50_fpn.py")\n'
+        'assert type(model.bbox_head) is mmdet_consistent.ConsistentRetinaHead\n'
+    )
+    assert tuple(found) == SOME
+    for name, config in found.items():
+        ours = Config.fromfile(ROOT / 'configs' / name).to_dict()
+        assert plain(config) == plain(ours), name
+
+
+def test_pure_configs_equal_the_text_ones(ask):
+    answer = ask(
+        'from pathlib import Path\n'
+        'from mmengine.config import Config\n'
+        'answer = {}\n'
+        f'for name in {PURE!r}:\n'
+        '    Path("own.py").write_text("from mmengine.config import read_base\\n"\n'
+        '        "with read_base():\\n"\n'
+        '        f"    from mmdet_consistent.configs.{name} import *\\n")\n'
+        '    answer[name] = Config.fromfile("own.py").to_dict()\n'
+    )
+    assert len(PURE) >= 4
+    for name, config in answer.items():
+        ours = Config.fromfile(ROOT / f'configs/{name}.py').to_dict()
+        del ours['custom_imports']
+        assert plain(config) == plain(ours), name
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+    with pytest.raises(FileNotFoundError, match=r'did you mean con_retinanet_r50_fpn'):
+        mmdet_consistent.config_path('con_retinanet_r50.py')
+    with pytest.raises(ValueError, match='publishes no trained weights'):
+        from mmengine.hub import get_config
+
+        get_config('mmdet_consistent::con_retinanet_r50_fpn.py', pretrained=True)
+
+
+def test_metafile_and_written_configs_are_up_to_date():
+    for tool in ('metafile', 'pure_configs'):
+        run([f'tools/{tool}.py', '--check'], cwd=ROOT)
+
+
+def test_the_metafile_says_whose_figures_it_holds():
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    models = [
+        model
+        for path in index['Import']
+        for model in yaml.safe_load((ROOT / path).read_text())['Models']
+    ]
+    assert len(models) > 15
+    for model in models:
+        assert (ROOT / model['Config']).is_file()
+        assert all('not run here' in r['Dataset'] for r in model['Results'])
+
+
+def test_every_tool_of_the_wheel_says_what_it_does(installed, tmp_path):
+    listing = run(['-m', 'mmdet_consistent'], cwd=tmp_path, env=installed)
+    tools = re.findall(r'^  (\w+) +\w', listing, re.MULTILINE)
+    assert {'train', 'test', 'analyze'} <= set(tools)
+    for tool in ('train', 'test'):
+        text = run(['-m', 'mmdet_consistent', tool, '-h'], cwd=tmp_path, env=installed)
+        assert 'Example:' in text
+    wrong = subprocess.run(
+        [sys.executable, '-m', 'mmdet_consistent', 'trian'],
+        cwd=tmp_path,
+        env=installed,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert wrong.returncode and "no tool 'trian'" in wrong.stderr
+    assert not Path(tmp_path, 'work_dirs').exists()
