@@ -16,13 +16,14 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Optional
 
 import torch
 
@@ -73,6 +74,7 @@ class Soak:
             for entry in annotation['images'][:IMAGES]
         ]
         self.mounted = self._mount()
+        self.training: Optional[Training] = None
         self.faults: Counter = Counter()
         self.rounds = self.starts = self.epochs_again = 0
         self.wrong: list[str] = []
@@ -86,7 +88,10 @@ class Soak:
         return result.returncode == 0
 
     def close(self) -> None:
-        """Unmount the small disk."""
+        """Stop what runs, and unmount the small disk."""
+        if self.training is not None and self.training.process.poll() is None:
+            self.training.process.kill()
+            self.training.finish()
         if self.mounted:
             subprocess.run(['umount', str(self.disk)], check=True)
 
@@ -95,7 +100,7 @@ class Soak:
     def peaceful(self) -> None:
         """Train without a fault; remember weights, log and memory."""
         folder = self.base / 'peace'
-        training = Training(self.data, folder, self.args.epochs)
+        self.training = training = Training(self.data, folder, self.args.epochs)
         self.memory: list[tuple[int, float]] = []
         while training.process.poll() is None:
             if training.steps:
@@ -118,7 +123,7 @@ class Soak:
                 return False
             names = list(FAULTS) if self.mounted else [*FAULTS][:-1]
             fault = self.random.choice(names) if self.random.random() < 0.8 else None
-            training = Training(self.data, folder, self.args.epochs)
+            self.training = training = Training(self.data, folder, self.args.epochs)
             self.starts += 1
             if fault is None:
                 # Left alone for longer, so that a training ends some day.
@@ -309,6 +314,7 @@ FAULTS = {
 
 def main() -> None:
     args = parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('soak: stopped'))
     start = time.monotonic()
     end = start + 60 * args.minutes
     soak = Soak(args)

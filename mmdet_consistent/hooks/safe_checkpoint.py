@@ -11,7 +11,12 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
-from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import (
+    BaseLoop,
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    Runner,
+)
 
 from ..utils import atomic
 from ..utils.checkpoint import CheckpointError, check_resumable, newest_good
@@ -70,6 +75,13 @@ class SafeCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Settle where and how files are written; catch up on a validation."""
         super().before_train(runner)
+        if not self.by_epoch and isinstance(runner.train_loop, EpochBasedTrainLoop):
+            runner.logger.warning(
+                'checkpoints between epochs (by_epoch=False) in a training by epochs: '
+                'mmengine would resume one with its epoch from the start, so the '
+                'result would be another; use by_epoch=True, or '
+                "train_cfg=dict(type='IterBasedTrainLoop', ...)"
+            )
         if isinstance(self.file_backend, LocalBackend):
             self._later = _RemoveLater(self.file_backend)
             self.file_backend = self._later

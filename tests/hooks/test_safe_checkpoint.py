@@ -107,6 +107,11 @@ def test_only_so_many_are_kept_and_the_old_goes_after_the_new_is_there(
     assert names(tmp_path) == {'epoch_5.pth'}
 
 
+def test_checkpoints_within_an_epoch_are_warned_of(tmp_path, capsys):
+    train_toy(tmp_path, epochs=1, checkpoint=dict(by_epoch=False, interval=3))
+    assert 'in a training by epochs' in capsys.readouterr().out
+
+
 def test_the_best_is_kept(tmp_path):
     options = dict(
         validate=True, checkpoint=dict(save_best='mAP', rule='less', max_keep_ckpts=1)
