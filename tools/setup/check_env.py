@@ -37,6 +37,7 @@ STAMP = PREFIX / (
 SETUP_FILES = (
     'requirements.txt',
     'setup.cfg',
+    'setup.py',
     'pyproject.toml',
     'tools/setup.sh',
     'tools/setup/check_env.py',
@@ -91,6 +92,11 @@ def _packages() -> list[Package]:
     # pycocotools does the same.
     if sys.version_info >= (3, 10):
         dev.append(Package('faster_coco_eval', ('faster-coco-eval',), 'dev'))
+    # tools/export.py, and the pages of tools/docs.py.
+    names = 'onnx onnxruntime onnxscript mkdocs mkdocstrings'
+    dev += [Package(name, (name,), 'dev') for name in names.split()]
+    dev.append(Package('material', ('mkdocs-material',), 'dev'))
+    dev.append(Package('mkdocstrings_handlers.python', ('mkdocstrings-python',), 'dev'))
     return stack + tools + base + dev
 
 
