@@ -22,6 +22,8 @@ from typing import Optional
 os.environ.setdefault('TORCH_CPP_LOG_LEVEL', 'ERROR')
 os.environ.setdefault('KINETO_LOG_LEVEL', '99')
 
+import torch
+
 from mmdet_consistent.benchmark import cases, contenders, presets, report
 from mmdet_consistent.benchmark.compare import compare, regressions
 from mmdet_consistent.benchmark.cost import all_costs
@@ -77,7 +79,10 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
         'or +channels_last (train_step); default: all that the detector has',
     )  # fmt: skip
     how = parser.add_argument_group('how')
-    how.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    how.add_argument(
+        '--device', nargs='+', choices=('cpu', 'cuda'),
+        help='default: cpu, and cuda where there is one',
+    )  # fmt: skip
     how.add_argument('--seconds', type=float, default=4.0, help='for a case, about')
     how.add_argument('--repetitions', type=int, default=15, help='at most')
     how.add_argument('--warmup', type=int, default=1)
@@ -106,6 +111,10 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
         help='everything (about eight minutes), into docs/results/speed*',
     )  # fmt: skip
     args = parser.parse_args(argv)
+    found = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
+    args.device = args.device or found
+    if not set(args.device) <= set(found):
+        parser.error('--device cuda: PyTorch finds no GPU here')
     asked = [name for name in (*CUSTOM, 'preset', 'contenders') if getattr(args, name)]
     if args.write_docs and (asked or args.quick or args.profile or args.measured):
         parser.error('--write-docs measures everything: give no cases beside it')
@@ -120,14 +129,14 @@ def plan(args: argparse.Namespace) -> list:
     if not chosen and not args.contenders:
         names = ['quick'] if args.quick else args.preset or ['all']
         return presets.preset(names, args.device)
-    base = cases.Case(device=args.device)
+    base = cases.Case()
     return [
         cases.Task(
             case,
             tuple(args.contenders or contenders.contenders_of(case.detector)),
             ('custom',),
         )
-        for case in cases.grid(base, **chosen)
+        for case in cases.grid(base, **chosen, device=args.device)
     ]
 
 
@@ -153,7 +162,7 @@ def run(tasks: list, args: argparse.Namespace) -> list:
 
 def profiles(args: argparse.Namespace) -> dict:
     """The head loss's most expensive operations, mmdet's and ours."""
-    case = cases.Case(device=args.device)
+    case = cases.Case(device=args.device[0])
     return {name: profile_head_loss(case, name) for name in PROFILED}
 
 

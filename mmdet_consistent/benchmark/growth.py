@@ -37,10 +37,14 @@ def size_of(row: Row, dimension: str) -> int:
 
 
 def growth_points(rows: Sequence[Row], dimension: str, contender: str) -> list[Point]:
-    """The measurements along one dimension, smallest size first."""
+    """The measurements along one dimension, smallest size first.
+
+    Where two devices were measured, those of the first.
+    """
     parts: dict[int, dict[str, float]] = {}
-    for row in rows:
-        if f'growth:{dimension}' in row.groups and row.contender == contender:
+    series = [row for row in rows if f'growth:{dimension}' in row.groups]
+    for row in series:
+        if (row.contender, row.case.device) == (contender, series[0].case.device):
             size = size_of(row, dimension)
             parts.setdefault(size, {})[row.part] = row.value.median
     return [

@@ -146,15 +146,16 @@ PRESETS = dict(
 )
 
 
-def preset(names: Sequence[str], device: str) -> list[Task]:
-    """The tasks of some presets, each case once, on a device.
+def preset(names: Sequence[str], devices: Sequence[str] = ('cpu',)) -> list[Task]:
+    """The tasks of some presets, each case once, on each device.
 
     On CUDA the number of threads says nothing, so a case appears once.
     """
-    tasks = [task for name in names for task in PRESETS[name]()]
-    if device != 'cpu':
-        tasks = [
-            replace(task, case=replace(task.case, device=device, threads=1))
-            for task in tasks
-        ]
+    tasks = []
+    for device in devices:
+        for task in (task for name in names for task in PRESETS[name]()):
+            case = task.case
+            if device != 'cpu':
+                case = replace(case, device=device, threads=1)
+            tasks.append(replace(task, case=case))
     return merge_tasks(tasks)
