@@ -123,7 +123,7 @@ def collect_detector(
         head = find_head(model)
     except NoAnchorsError as error:
         head = None
-        bar.write(f'{name}: {error}', file=sys.stderr)
+        bar.write(f'{name}: {error}: only detections are analysed', file=sys.stderr)
     loader = DataLoader(
         Subset(dataset, range(done, total)),
         batch_size=cfg.test_dataloader.get('batch_size', 1),

@@ -2,14 +2,16 @@
 
 mmdet's heads hand each image to ``_predict_by_feat_single``: raw outputs of all
 levels, the prior anchors, and the settings. Standing there for a moment gives
-everything for any anchor-based head, whatever happens before (our variants, TTA
-wrappers) or after (score threshold, NMS), and the detections stay the head's
-own.
+everything for any anchor-based head that leaves this step as it is, whatever
+happens before (our variants) or after (score threshold, NMS), and the detections
+stay the head's own.
 """
 
 from typing import Any, NamedTuple, Optional
 
 import torch
+from mmdet.models.dense_heads import GFLHead
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.structures.bbox import bbox_overlaps, get_box_tensor, scale_boxes
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -46,17 +48,16 @@ def find_head(model: nn.Module) -> nn.Module:
     """
     head = getattr(model, 'bbox_head', None)
     generator = getattr(head, 'prior_generator', None)
-    usable = (
-        hasattr(head, '_predict_by_feat_single')
-        and hasattr(head, 'bbox_coder')
-        and hasattr(generator, 'gen_base_anchors')
-        and hasattr(head.bbox_coder, 'encode_size')
-    )
-    if not usable:
-        what = type(head).__name__ if head is not None else 'no bbox_head'
+    if head is None or not hasattr(generator, 'gen_base_anchors'):
+        what = 'no bbox_head' if head is None else type(head).__name__
         raise NoAnchorsError(
-            f'{type(model).__name__} with {what} has no anchors of the single-shot '
-            'kind; its detections alone are analysed'
+            f'{type(model).__name__} with {what} has no anchors of the single-shot kind'
+        )
+    own = getattr(type(head), '_predict_by_feat_single', None)
+    known = (BaseDenseHead, GFLHead)
+    if own not in [kind._predict_by_feat_single for kind in known]:
+        raise NoAnchorsError(
+            f'{type(head).__name__} makes boxes of its anchors in a way of its own'
         )
     return head
 

@@ -144,7 +144,15 @@ def test_a_model_without_anchors_is_named():
         find_head(model)
     cfg = dict(type='FCOSHead', num_classes=3, in_channels=8, norm_cfg=None)
     model.bbox_head = MODELS.build(cfg)
-    with pytest.raises(NoAnchorsError, match='FCOSHead has no anchors'):
+    with pytest.raises(NoAnchorsError, match='with FCOSHead has no anchors'):
+        find_head(model)
+
+    class OwnWay(MODELS.get('RetinaHead')):
+        def _predict_by_feat_single(self, *args, **kwargs):
+            return super()._predict_by_feat_single(*args, **kwargs)
+
+    model.bbox_head = OwnWay(3, 8)
+    with pytest.raises(NoAnchorsError, match=r'OwnWay makes boxes .* of its own'):
         find_head(model)
     model.bbox_head = head = build_head('RetinaHead')
     assert find_head(model) is head

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from mmdet_consistent.analysis.study_boxes import (
     follow_anchors,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 # Two objects side by side, of two classes.
 GTS = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10]])
 LABELS = torch.tensor([0, 1])
@@ -59,7 +62,7 @@ def test_one_image_by_hand():
 @pytest.mark.parametrize('kind', ['RetinaHead', 'ConsistentRetinaHead'])
 def test_a_detector_that_never_moves_its_anchors(kind):
     init_default_scope('mmdet')
-    cfg = Config.fromfile('configs/study/retinanet_bccd.py')
+    cfg = Config.fromfile(ROOT / 'configs/study/retinanet_bccd.py')
     cfg.model.bbox_head.type = kind
     model = MODELS.build(cfg.model).eval()
     for parameter in model.bbox_head.retina_reg.parameters():
