@@ -108,6 +108,47 @@ def page(
     return '\n\n'.join(parts) + '\n'
 
 
+def boxes_page(
+    title: str,
+    command: str,
+    note: str,
+    facts: Mapping[str, Mapping[str, float]],
+    rows: Sequence[Row],
+) -> str:
+    """The page on where anchors end up.
+
+    Args:
+        title: Heading.
+        command: The command that made it.
+        note: A paragraph on what was trained and measured.
+        facts: Detector to fact to a mean over the seeds.
+        rows: AP of a detector's first and last boxes; differences are those to the
+            first row.
+
+    Returns:
+        The text.
+    """
+    names = list(next(iter(facts.values())))
+    measured = markdown_table(
+        ['', *facts],
+        [[name, *(f'{facts[row][name]:.1f}' for row in facts)] for name in names],
+    )
+    parts = [
+        f'# {title}',
+        f'Made by `{command}`.',
+        note,
+        'First positives: anchors that the base detector’s assigner calls positive. '
+        'Second positives: anchors with an IoU of at least 0.6 once refined. IoUs are '
+        'times 100.',
+        measured,
+        'AP of the boxes after the first step alone, with the same scores, and of the '
+        'final ones:',
+        values_table(rows),
+        differences_table(rows),
+    ]
+    return '\n\n'.join(parts) + '\n'
+
+
 def csv_text(runs: Mapping[str, Mapping[int, dict]]) -> str:
     """Every run as one line: row, seed, metrics, positives by stage."""
     everything = [run for by_seed in runs.values() for run in by_seed.values()]

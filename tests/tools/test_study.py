@@ -1,5 +1,5 @@
 import argparse
-import importlib.util
+import importlib
 import json
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,16 +14,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def tool(monkeypatch):
-    spec = importlib.util.spec_from_file_location('study_tool', ROOT / 'tools/study.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    module = importlib.import_module('study')
+    runs = importlib.import_module('study_runs')
     monkeypatch.chdir(ROOT)
     init_default_scope('mmdet')
     config = module.job_config
 
     def small(job):
         cfg = config(job)
-        cfg.pretraining_epochs = min(cfg.pretraining_epochs, module.pretrain)
+        cfg.pretraining_epochs = module.pretrain
         if job.row == module.PRETRAINING:
             cfg.train_cfg.max_epochs = module.pretrain
         cfg.train_dataloader.dataset.indices = 8
@@ -31,7 +31,9 @@ def tool(monkeypatch):
         return cfg
 
     module.pretrain = 0
-    monkeypatch.setattr(module, 'job_config', small)
+    module.runs = runs
+    for part in (module, runs):
+        monkeypatch.setattr(part, 'job_config', small)
     return module
 
 
@@ -80,18 +82,20 @@ def test_tables_know_the_papers_figures(tool, name):
 @pytest.mark.parametrize('model,data', [('retinanet', 'bccd'), ('ssd', 'occlusion')])
 def test_rows_start_from_the_same_weights(tool, tmp_path, model, data):
     base = torch.load(
-        tool.initial_weights(job(tool, tmp_path, model=model, data=data)),
+        tool.runs.initial_weights(job(tool, tmp_path, model=model, data=data)),
         weights_only=True,
     )
     for row in ('consistent', 'cascade', '2_1', '3_2', 'sharper_stds'):
         one = job(tool, tmp_path, row, model=model, data=data)
         assert (
-            tool.initial_weights(one).name
-            == tool.initial_weights(one._replace(row='baseline')).name
+            tool.runs.initial_weights(one).name
+            == tool.runs.initial_weights(one._replace(row='baseline')).name
         )
         built = MODELS.build(tool.job_config(one).model)
         assert not built.load_state_dict(base, strict=False).unexpected_keys
-    other = tool.initial_weights(job(tool, tmp_path, model=model, data=data, seed=4))
+    other = tool.runs.initial_weights(
+        job(tool, tmp_path, model=model, data=data, seed=4)
+    )
     other = torch.load(other, weights_only=True)
     assert not torch.equal(
         base['backbone.conv1.weight'], other['backbone.conv1.weight']
@@ -139,12 +143,12 @@ def test_rows_are_paired_and_an_interrupted_run_goes_on(tool, tmp_path, monkeypa
         if runner.epoch == 1:
             raise KeyboardInterrupt
 
-    original = tool.EpochSeedHook.before_train_epoch
-    monkeypatch.setattr(tool.EpochSeedHook, 'before_train_epoch', stop)
+    original = tool.runs.EpochSeedHook.before_train_epoch
+    monkeypatch.setattr(tool.runs.EpochSeedHook, 'before_train_epoch', stop)
     current = 'first'
     with pytest.raises(KeyboardInterrupt):
         tool.run_job(stopped)
-    monkeypatch.setattr(tool.EpochSeedHook, 'before_train_epoch', original)
+    monkeypatch.setattr(tool.runs.EpochSeedHook, 'before_train_epoch', original)
     current = 'second'
     resumed = tool.run_job(stopped)
     assert seen['first'] + seen['second'] == seen['consistent']
@@ -186,19 +190,24 @@ def test_rows_go_on_from_one_pretraining(tool, tmp_path, monkeypatch):
     jobs = [
         job(tool, tmp_path, row, epochs=1, seed=seed)
         for seed in (0, 1)
-        for row in ('baseline', '2_1')
+        for row in ('baseline', 'consistent')
     ]
     results = tool.run_all(jobs, processes=1)
-    assert order == 2 * ['pretraining', 'baseline', '2_1']
+    assert order == 2 * ['pretraining', 'baseline', 'consistent']
     assert set(results) == set(jobs)
-    start = tool.initial_weights(jobs[0])
-    assert start == tool.initial_weights(jobs[1])
+    start = tool.runs.initial_weights(jobs[0])
+    assert start == tool.runs.initial_weights(jobs[1])
     assert start.parent.parent.name == 'pretraining'
-    assert tool.initial_weights(jobs[2]) != start
+    assert tool.runs.initial_weights(jobs[2]) != start
     assert not torch.equal(
         torch.load(start)['backbone.conv1.weight'],
         weights(jobs[0].folder)['backbone.conv1.weight'],
     )
+    # Where the anchors end up, on the same weights.
+    record = tool.explain(jobs[1])
+    assert record['final'] == results[jobs[1]]['metrics']
+    assert set(record['first']) == set(record['final'])
+    assert record['facts']['first positives an object'] > 0
     # Another pretraining: what went on from it is out of date.
     assert tool.finished(jobs[0])
     tool.pretrain = 2

@@ -1,0 +1,101 @@
+"""Rows and tables of tools/study.py."""
+
+from typing import NamedTuple
+
+
+def thresholds(*pairs: tuple) -> list:
+    """Assigners of the later stages, from (positive, negative) IoUs."""
+    kind = 'SecondPassAssigner'
+    return [dict(type=kind, pos_iou_thr=p, neg_iou_thr=n) for p, n in pairs]
+
+
+# Settings of the head; None: mmdet's own head, the baseline.
+ROWS = {
+    'baseline': None,
+    'consistent': {},
+    'cascade': dict(variant='cascade'),
+    'gated_cascade': dict(variant='gated_cascade'),
+    '0.5_0.5': dict(stage_assigners=thresholds((0.5, 0.5))),
+    '0.7_0.6': dict(stage_assigners=thresholds((0.7, 0.6))),
+    '2_1': dict(label_stages=2, reg_stages=1),
+    '3_2': dict(label_stages=3, reg_stages=2),
+    '1_2': dict(label_stages=1, reg_stages=2),
+    'alpha_0.5': dict(stage_loss_weights=(1.0, 0.5)),
+    'refined_labels_only': dict(stage_loss_weights=(0.0, 1.0)),
+    'first_normalizer': dict(cls_normalizer='first'),
+    'sharper_stds': dict(
+        stage_bbox_coders=dict(
+            type='DeltaXYWHBBoxCoder', target_stds=[0.5, 0.5, 0.5, 0.5]
+        )
+    ),
+}
+
+
+PRETRAINING = 'pretraining'  # the baseline, before the rows part
+
+
+class Table(NamedTuple):
+    """A table of the paper, or one of our own.
+
+    Attributes:
+        title: Title of the page.
+        model: ``retinanet`` or ``ssd``: the config is MODEL_DATA.py.
+        rows: Name in the table to name in :data:`ROWS`; the first is the baseline.
+        paper: Name in the table to (table, row) of the paper's figures.
+    """
+
+    title: str
+    model: str
+    rows: dict
+    paper: dict
+
+
+TABLES = {
+    'table1': Table(
+        'Table 1 in miniature: the detectors of Figure 4',
+        'retinanet',
+        {n: n for n in ('baseline', 'cascade', 'gated_cascade', 'consistent')},
+        {n: (1, n) for n in ('baseline', 'cascade', 'gated_cascade', 'consistent')},
+    ),
+    'table2': Table(
+        'Table 2 in miniature: thresholds of the second labels',
+        'retinanet',
+        {
+            'baseline': 'baseline',
+            '0.5_0.5': '0.5_0.5',
+            '0.6_0.5': 'consistent',
+            '0.7_0.6': '0.7_0.6',
+        },
+        {
+            'baseline': (3, '1_1'),
+            '0.5_0.5': (2, '0.5_0.5'),
+            '0.6_0.5': (2, '0.6_0.5'),
+            '0.7_0.6': (2, '0.7_0.6'),
+        },
+    ),
+    'table3': Table(
+        'Table 3 in miniature: numbers of label sets and of regressions',
+        'retinanet',
+        {'1_1': 'baseline', '2_1': '2_1', '2_2': 'consistent', '3_2': '3_2'},
+        {n: (3, n) for n in ('1_1', '2_1', '2_2', '3_2')},
+    ),
+    'table5': Table(
+        'Table 5 in miniature: SSD',
+        'ssd',
+        {'baseline': 'baseline', 'consistent': 'consistent'},
+        {'baseline': (5, 'r50_baseline'), 'consistent': (5, 'r50_consistent')},
+    ),
+    'study_notes': Table(
+        'What drives the difference',
+        'retinanet',
+        {
+            n: n
+            for n in (
+                *('baseline', 'consistent', '2_1', '1_2', '0.5_0.5', '0.7_0.6'),
+                *('alpha_0.5', 'refined_labels_only', 'first_normalizer'),
+                'sharper_stds',
+            )
+        },
+        {},
+    ),
+}
