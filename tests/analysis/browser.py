@@ -89,7 +89,7 @@ class Browser:
 
     def _next(self) -> dict:
         while b'\0' not in self._buffer:
-            assert select.select([self._read], [], [], 30)[0], 'the browser hangs'
+            assert select.select([self._read], [], [], 60)[0], 'the browser hangs'
             data = os.read(self._read, 1 << 20)
             assert data, 'the browser went away'
             self._buffer += data
@@ -107,7 +107,7 @@ class Browser:
         scheme = dict(name='prefers-color-scheme', value='dark' if dark else 'light')
         self('Emulation.setEmulatedMedia', features=[scheme])
         self('Page.navigate', url=page.resolve().as_uri())
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.js('document.readyState') != 'complete':
             assert time.monotonic() < deadline, 'the page did not load'
             time.sleep(0.05)
