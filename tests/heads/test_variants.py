@@ -2,6 +2,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 
+from mmdet_consistent.heads.variants import FeatureGate
 from tests.heads.helpers import as_scalars, build_head, features, instances, metas
 from tests.heads.ssd_helpers import build_ssd_head, ssd_features
 from tests.reference import consistent as reference
@@ -193,3 +194,36 @@ def test_impossible_variants_are_refused(build, variant, words):
 def test_a_baseline_with_stages_is_refused():
     with pytest.raises(ValueError, match='label_stages=2'):
         build_head(variant='baseline', label_stages=2)
+
+
+@pytest.mark.parametrize('kind', ['pixel', 'channel'])
+def test_an_open_gate_adds_the_previous_features(kind):
+    gate = FeatureGate(4, 4, kind)
+    parameter = gate.conv.bias if kind == 'pixel' else gate.logit
+    torch.nn.init.constant_(parameter, 100.0)
+    x, previous = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3)
+    torch.testing.assert_close(gate(x, previous), x + previous)
+
+
+def test_a_channel_gate_has_one_number_a_channel():
+    gate = FeatureGate(4, 4, 'channel')
+    gate.logit.data[:] = -100
+    gate.logit.data[2] = 100
+    x, previous = torch.zeros(1, 4, 2, 2), torch.ones(1, 4, 2, 2)
+    assert gate(x, previous)[0, :, 0, 0].tolist() == [0, 0, 1, 0]
+
+
+def test_a_gate_between_widths_matches_them():
+    gate = FeatureGate(3, 5, 'pixel')
+    torch.nn.init.constant_(gate.conv.bias, 100.0)
+    x, previous = torch.randn(1, 3, 2, 2), torch.randn(1, 5, 2, 2)
+    torch.testing.assert_close(gate(x, previous), x + gate.match(previous))
+    assert gate.match.kernel_size == (1, 1)
+
+
+def test_an_ssd_cascade_copies_its_towers():
+    options = dict(stacked_convs=1, feat_channels=8, use_depthwise=True)
+    head = build_ssd_head(variant='cascade', **options)
+    for layers, tower in zip(head.cls_convs, head.later_cls[0]):
+        assert len(tower.convs) == len(layers) - 1
+        assert tower.output.weight.shape == layers[-1].weight.shape

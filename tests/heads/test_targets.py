@@ -1,0 +1,89 @@
+import torch
+from mmdet.models.task_modules import AssignResult, MaxIoUAssigner, RandomSampler
+from mmengine.structures import InstanceData
+
+from mmdet_consistent.heads.targets import GroundTruth
+from tests.heads.helpers import instances
+
+FIRST = [[0, 0, 20, 20], [2, 0, 22, 20], [50, 50, 90, 90], [48, 52, 90, 88]]
+SECOND = [[0, 0, 9, 30], [60, 0, 90, 30], [61, 2, 92, 30], [5, 5, 25, 25]]
+FAR = [0, 9, 9, 19]
+BOXES = torch.tensor([[*FIRST, FAR], [*SECOND, FAR]], dtype=torch.float32)
+USABLE = torch.tensor([[True] * 5, [True, True, True, False, True]])
+
+
+def ground_truth():
+    return GroundTruth.pad(
+        [
+            instances([[0, 0, 20, 20], [50, 50, 90, 90]], [2, 0]),
+            instances([[60, 0, 90, 30]], [1]),
+        ],
+        None,
+    )
+
+
+def assigner():
+    return MaxIoUAssigner(0.6, 0.5, match_low_quality=False)
+
+
+def test_any_assigner_is_asked_image_by_image():
+    gts = ground_truth()
+    actual = gts.assign(BOXES, USABLE, assigner())
+    assert actual.tolist() == [[1, 1, 2, 2, 0], [0, 1, 1, -1, 0]]
+
+
+def test_a_sampler_chooses_as_it_would_in_mmdet():
+    gts, mmdets = ground_truth(), RandomSampler(4, 0.25, add_gt_as_proposals=False)
+    gt_inds = gts.assign(BOXES, USABLE, assigner())
+    torch.manual_seed(3)
+    sampled, avg_factor = gts.sample(BOXES, USABLE, gt_inds, mmdets)
+    torch.manual_seed(3)
+    total = 0
+    for image, gt in enumerate(gts.instances):
+        inside = USABLE[image].nonzero().squeeze(1)
+        assigned = gt_inds[image][inside]
+        labels = torch.tensor(
+            [-1 if i < 1 else int(gt.labels[i - 1]) for i in assigned]
+        )
+        result = mmdets.sample(
+            AssignResult(
+                len(gt), assigned, torch.zeros(len(inside)), torch.tensor(labels)
+            ),
+            InstanceData(priors=BOXES[image][inside]),
+            gt,
+        )
+        expected = torch.full((5,), -1)
+        for chosen in (result.pos_inds, result.neg_inds):
+            expected[inside[chosen]] = assigned[chosen]
+        assert torch.equal(sampled[image], expected)
+        assert (sampled[image] > 0).sum() == 1  # a quarter of four
+        total += result.avg_factor
+    assert avg_factor == total > 2
+
+
+def test_targets_name_each_anchors_own_ground_truth():
+    gts = ground_truth()
+    gt_inds = torch.tensor([[1, 2, 0, -1, 2], [0, 1, -1, -1, 0]])
+    targets = gts.targets(BOXES, gt_inds, num_classes=3, pos_weight=-1)
+    assert targets.labels.tolist() == [[2, 0, 3, 3, 0], [3, 1, 3, 3, 3]]
+    assert targets.label_weights.tolist() == [[1, 1, 1, 0, 1], [1, 1, 0, 0, 1]]
+    assert targets.positive.tolist() == (gt_inds > 0).tolist()
+    assert targets.rows.tolist() == [0, 1, 4, 6]
+    assert targets.gt_bboxes.tolist() == [
+        [0, 0, 20, 20],
+        [50, 50, 90, 90],
+        [50, 50, 90, 90],
+        [60, 0, 90, 30],
+    ]
+    assert int(targets.avg_factor) == 4
+    weighted = gts.targets(BOXES, gt_inds, num_classes=3, pos_weight=2.5)
+    assert weighted.label_weights.tolist() == [[2.5, 2.5, 1, 0, 2.5], [1, 2.5, 0, 0, 1]]
+
+
+def test_an_image_without_positives_counts_as_one():
+    gts = GroundTruth.pad([instances([], []), instances([], [])], None)
+    gt_inds = torch.zeros((2, 5), dtype=torch.long)
+    targets = gts.targets(BOXES, gt_inds, num_classes=3, pos_weight=-1)
+    assert int(targets.avg_factor) == 2
+    assert len(targets.rows) == 0
+    assert (targets.labels == 3).all()
