@@ -33,8 +33,8 @@ trained once.
 
 Where the configs are not the paper's setting to the letter:
 
-- The paper trains in Detectron (Caffe2), with its ResNet weights and its smooth L1
-  loss. Here both are those of mmdet's RetinaNet: torchvision's weights, and L1.
+- The paper trains in Detectron (Caffe2), with its ResNet weights. Here they are
+  torchvision's, as in mmdet's RetinaNet.
   mmdet's baseline is therefore not the paper's; compare a row with the baseline
   trained here, not with a figure below.
 - `trainval35k` and `minival` are `train2017` and `val2017`.

@@ -2,6 +2,13 @@
 # (lr 0.01 for 16 images there, so 0.005 here), horizontal flip only.
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmdet_consistent'])
+# Detectron's box loss; mmdet's RetinaNet has L1. A second stage's small residuals
+# lie in the quadratic part.
+model = dict(
+    bbox_head=dict(
+        loss_bbox=dict(_delete_=True, type='SmoothL1Loss', beta=0.11, loss_weight=1.0)
+    )
+)
 optim_wrapper = dict(optimizer=dict(lr=0.005))
 auto_scale_lr = dict(base_batch_size=8)
 
