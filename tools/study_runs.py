@@ -21,7 +21,11 @@ from mmdet_consistent.analysis import study, study_boxes
 from mmdet_consistent.hooks import ProgressHook
 
 ROOT = Path(__file__).resolve().parents[1]
-HEADS = {'retinanet': 'ConsistentRetinaHead', 'ssd': 'ConsistentSSDHead'}
+HEADS = {
+    'retinanet': 'ConsistentRetinaHead',
+    'retinanet_wide': 'ConsistentRetinaHead',
+    'ssd': 'ConsistentSSDHead',
+}
 
 
 class Job(NamedTuple):

@@ -85,6 +85,12 @@ TABLES = {
         {'baseline': 'baseline', 'consistent': 'consistent'},
         {'baseline': (5, 'r50_baseline'), 'consistent': (5, 'r50_consistent')},
     ),
+    'wider_head': Table(
+        'A wider and deeper head',
+        'retinanet_wide',
+        {n: n for n in ('baseline', 'consistent', '2_1')},
+        {},
+    ),
     'study_notes': Table(
         'What drives the difference',
         'retinanet',

@@ -1,0 +1,12 @@
+# Twice the channels from the FPN on, and RetinaNet's own four convolutions a tower:
+# is the small head the reason?
+_base_ = './retinanet_bccd.py'
+model = dict(
+    neck=dict(out_channels=64),
+    bbox_head=dict(
+        in_channels=64,
+        feat_channels=64,
+        stacked_convs=4,
+        init_cfg=dict(std=0.02),
+    ),
+)
