@@ -21,11 +21,8 @@ from mmdet_consistent.analysis import study, study_boxes
 from mmdet_consistent.hooks import ProgressHook
 
 ROOT = Path(__file__).resolve().parents[1]
-HEADS = {
-    'retinanet': 'ConsistentRetinaHead',
-    'retinanet_wide': 'ConsistentRetinaHead',
-    'ssd': 'ConsistentSSDHead',
-}
+# By the first word of the model's name, which may go on: retinanet_wide.
+HEADS = {'retinanet': 'ConsistentRetinaHead', 'ssd': 'ConsistentSSDHead'}
 
 
 class Job(NamedTuple):
@@ -72,7 +69,7 @@ def job_config(job: Job) -> Config:
     if job.row == PRETRAINING:
         epochs = cfg.pretraining_epochs
     elif ROWS[job.row] is not None:
-        cfg.model.bbox_head.update(type=HEADS[job.model], **ROWS[job.row])
+        cfg.model.bbox_head.update(type=HEADS[job.model.split('_')[0]], **ROWS[job.row])
     cfg.merge_from_dict(
         {
             'max_epochs': epochs,

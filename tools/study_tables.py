@@ -91,6 +91,12 @@ TABLES = {
         {n: n for n in ('baseline', 'consistent', '2_1')},
         {},
     ),
+    'from_scratch': Table(
+        'Without pretraining',
+        'retinanet_scratch',
+        {n: n for n in ('baseline', 'consistent')},
+        {},
+    ),
     'study_notes': Table(
         'What drives the difference',
         'retinanet',
