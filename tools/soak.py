@@ -135,7 +135,7 @@ class Soak:
                 training.wait_for(self._some_steps(training))
                 FAULTS[fault](self, training, folder)
                 self.faults[fault] += 1
-            status = training.finish(300)
+            status = training.finish()
             self._judge_start(training, saved)
             files = [int(p.stem.split('_')[1]) for p in folder.glob('epoch_*.pth')]
             saved = max([0, *(e for e in files if self._is_whole(folder, e))])
@@ -184,7 +184,7 @@ class Soak:
         training.process.terminate()
 
     def _kill_while_writing(self, training: Training, folder: Path) -> None:
-        training.wait_for(lambda: any(folder.glob(f'*{atomic.SUFFIX}')), 60)
+        training.wait_for(lambda: any(folder.glob(f'*{atomic.SUFFIX}')))
         training.process.kill()
 
     def _cut_checkpoint(self, training: Training, folder: Path) -> None:
@@ -227,7 +227,7 @@ class Soak:
         content = path.read_bytes()
         path.write_bytes(b'no image')
         try:
-            training.finish(300)
+            training.finish()
         finally:
             path.write_bytes(content)
         if training.process.returncode != 0:  # it may just have been over
@@ -244,7 +244,7 @@ class Soak:
         except OSError:
             pass  # full
         try:
-            training.finish(300)
+            training.finish()
         finally:
             filler.unlink()
         if training.process.returncode != 0:

@@ -100,9 +100,9 @@ class SafeCheckpointHook(CheckpointHook):
             self._marker(runner).parent.mkdir(parents=True, exist_ok=True)
             atomic.write(self._marker(runner), _position(runner).encode())
 
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+    def _save_checkpoint(self, runner: Runner) -> None:
         with self._removing_last():
-            super()._save_checkpoint_with_step(runner, step, meta)
+            super()._save_checkpoint(runner)
 
     @contextlib.contextmanager
     def _removing_last(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """A supervised training of a small detector, for ``tools/soak.py``."""
 
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -58,7 +59,7 @@ class Training:
             self.lines.append(line.rstrip())
             self.steps += 'Epoch(train)' in line
 
-    def wait_for(self, done: Callable[[], bool], limit: float = 300) -> bool:
+    def wait_for(self, done: Callable[[], bool], limit: float = math.inf) -> bool:
         """Wait until ``done()``, the end of the process, or ``limit`` seconds."""
         end = time.monotonic() + limit
         while time.monotonic() < end and self.process.poll() is None:
@@ -67,9 +68,9 @@ class Training:
             time.sleep(0.01)
         return done()
 
-    def finish(self, limit: Optional[float] = None) -> int:
+    def finish(self) -> int:
         """The exit status, when all that it said has been read."""
-        status = self.process.wait(limit)
+        status = self.process.wait()
         self.reader.join()
         return status
 
