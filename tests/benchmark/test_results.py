@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -18,16 +19,8 @@ REFERENCE = growing('batch', [1, 16], [0.5, 8.0], [20, 320], contender='mmdet')
 
 
 def test_csv_keeps_every_row(tmp_path):
-    rows = [
-        *LINEAR,
-        row(
-            ratio=0.5,
-            value=0.25,
-            spread=0.5,
-            groups=('head_loss', 'settings'),
-            dtype='bf16',
-        ),
-    ]
+    exact = dict(ratio=0.5, value=0.25, spread=0.5)
+    rows = [*LINEAR, row(groups=('head_loss', 'settings'), dtype='bf16', **exact)]
     about = dict(machine='Some CPU: 2 cores', versions='torch 9')
     write_csv(tmp_path / 'speed.csv', rows, about)
     read, read_about = read_csv(tmp_path / 'speed.csv')
@@ -51,6 +44,14 @@ def test_growth_exponents():
     assert fit.time_exponent == pytest.approx(2)
     assert fit.memory_exponent == pytest.approx(1)
     assert growth_points(LINEAR, 'anchors', 'consistent') == []
+
+
+def test_growth_does_not_mix_devices():
+    cuda = [replace(r, case=replace(r.case, device='cuda')) for r in LINEAR]
+    points = growth_points(LINEAR, 'batch', 'consistent')
+    assert growth_points([*LINEAR, *cuda], 'batch', 'consistent') == points
+    assert growth_points([*cuda, *LINEAR], 'batch', 'consistent') == points
+    assert len(points) == 3
 
 
 def test_targets_are_judged():

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmdet_consistent.benchmark.cases import Case, Task
 from mmdet_consistent.benchmark.cost import Cost
@@ -65,6 +66,7 @@ def scaled(row, factor):
     return replace(row, ratio=type(row.ratio)(*(factor * x for x in row.ratio)))
 
 
+@pytest.mark.slow
 def test_the_page_is_generated(tool, monkeypatch, tmp_path):
     base = dict(height=64, width=64, classes=3)
     names = ('mmdet', 'consistent')
@@ -97,11 +99,15 @@ def test_the_page_is_generated(tool, monkeypatch, tmp_path):
     }  # fmt: skip
 
 
+NO_GPU = (['--device', 'cuda'], '--device cuda: PyTorch finds no GPU here')
+
+
 def test_refused_options(tool, capsys):
     for arguments, message in (
         (['--write-docs', '--batch', '2'], 'give no cases beside it'),
         (['--quick', '--batch', '2'], '--batch: there are no cases to choose'),
         (['--image', '8y9'], 'invalid parse_image value'),
+        *([] if torch.cuda.is_available() else [NO_GPU]),
     ):
         with pytest.raises(SystemExit, match='2'):
             tool.call(*arguments)
