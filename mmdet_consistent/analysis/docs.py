@@ -59,7 +59,7 @@ def save_case(
                 )
             )
         words = [f'{NAMES[who]}: {text}' for who, text in panel.legend()]
-        axis.set_xlabel('\n'.join(words), fontsize=7.5, color=INK)
+        axis.set_xlabel('\n'.join(words), fontsize=7, color=INK)
         axis.set(xlim=(x1, x2), ylim=(y2, y1))
     figure.savefig(path, dpi=120)
     return True
@@ -84,7 +84,7 @@ def write_docs(
         if chart.key in CHARTS:
             name = f'analysis-{chart.key}.png'
             shutil.copyfile(folder / 'figures' / f'{chart.key}.png', pictures / name)
-            lines.append(f'![{chart.title}](figures/{name})')
+            lines.append(f'<img src="figures/{name}" alt="{chart.title}" width="410">')
     shown = []
     for i, summary in enumerate(summaries):
         for case in cases.worst_cases(summary.model.objects, i, 1):
@@ -96,7 +96,7 @@ def write_docs(
     text = '\n\n'.join(
         [
             f'Made by `{command}`: {len(summaries[0].model.image_ids)} images, '
-            f'{count} objects.',
+            f'{count} objects. One training each: what differs little may be chance.',
             markdown_table(header, tables.overview_rows(summaries)),
             '\n'.join(lines),
             'The object on which each loses most (white: object, orange: wins, blue: '

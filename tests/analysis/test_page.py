@@ -240,7 +240,8 @@ def test_the_best_goes_into_a_markdown_page(page, summaries, tmp_path):
     written = text.read_text()
     assert written.startswith('before\n') and written.endswith('\nafter')
     assert 'stale' not in written and '`the command`: 12 images' in written
-    pictures = re.findall(r'!\[[^\]]+\]\(([^)]+)\)', written)
+    pictures = re.findall(r'<img src="([^"]+)" alt="[^"]+"', written)
+    pictures += re.findall(r'!\[[^\]]+\]\(([^)]+)\)', written)
     assert len(pictures) == 8  # six charts, a case of each model with anchors
     for picture in pictures:
         assert cv2.imread(str(tmp_path / picture)) is not None
