@@ -6,10 +6,11 @@ Importing the package registers its heads and task modules with mmdet, so one
 
 from . import compat
 from .datasets import CheckedCocoDataset, CheckedVOCDataset, CheckedXMLDataset
-from .evaluation import CocoIoUMetric
+from .evaluation import CocoIoUMetric, ConsistencyMetric
 from .heads import ConsistentMixin, ConsistentRetinaHead, ConsistentSSDHead
 from .hooks import (
     ConfigCheckHook,
+    ConsistencyHook,
     FiniteLossHook,
     ProgressHook,
     SafeCheckpointHook,
@@ -28,6 +29,8 @@ __all__ = [
     'CheckedXMLDataset',
     'CocoIoUMetric',
     'ConfigCheckHook',
+    'ConsistencyHook',
+    'ConsistencyMetric',
     'ConsistentMixin',
     'ConsistentRetinaHead',
     'ConsistentSSDHead',
