@@ -95,7 +95,7 @@ def page(
         parts += [
             f'Paired differences to `{baseline}` (same seed: same initial weights of '
             'what both have, same order of images, same flips), mean and 95 % '
-            't-interval over the seeds:',
+            't-interval over the seeds that a row shares with it:',
             differences_table(rows),
         ]
     if picture:
