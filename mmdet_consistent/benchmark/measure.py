@@ -31,7 +31,12 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def measure(
-    task: Task, *, warmup: int = 1, repetitions: int = 15, seconds: float = 5.0
+    task: Task,
+    *,
+    warmup: int = 1,
+    repetitions: int = 15,
+    seconds: float = 5.0,
+    cpu_time: bool = False,
 ) -> list[Row]:
     """Measure one task.
 
@@ -41,6 +46,7 @@ def measure(
         repetitions: Rounds at most.
         seconds: Times the task's effort: no new round after this time (five
             are made in any case).
+        cpu_time: Count processor time; see :func:`device_clock`.
 
     Returns:
         A row for each contender and part, and its peak memory, which is taken
@@ -58,7 +64,7 @@ def measure(
                 figures[name].update(_compile(work))
         samples = alternate(
             works,
-            device_clock(case.device),
+            device_clock(case.device, cpu_time),
             warmup=warmup,
             repetitions=repetitions,
             seconds=seconds * task.effort,

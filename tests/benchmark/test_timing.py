@@ -1,8 +1,14 @@
 import gc
+import time
 
 import pytest
 
-from mmdet_consistent.benchmark.timing import alternate, ratios, summarize
+from mmdet_consistent.benchmark.timing import (
+    alternate,
+    device_clock,
+    ratios,
+    summarize,
+)
 
 
 class FakeClock:
@@ -82,3 +88,14 @@ def test_quartiles():
     assert tuple(summarize([7.0])) == (7, 7, 7)
     with pytest.raises(ValueError, match='repetitions must be at least 1'):
         summarize([])
+
+
+def test_cpu_time_does_not_count_waiting():
+    seconds = {}
+    for cpu_time in (False, True):
+        clock = device_clock('cpu', cpu_time)
+        start = clock()
+        time.sleep(0.2)
+        seconds[cpu_time] = clock() - start
+    assert seconds[False] >= 0.2
+    assert seconds[True] < 0.1
