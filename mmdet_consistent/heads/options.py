@@ -99,12 +99,19 @@ def broadcast(
     """One config for every later stage; ``None`` stays ``None``.
 
     Raises:
-        ValueError: If a list has another length than there are later stages.
+        ValueError: If it is neither a config nor a list of configs, or a list of
+            another length than there are later stages.
     """
     if configs is None:
         return None
     if isinstance(configs, dict):
-        return [configs] * count
+        configs = [configs] * count
+    listed = isinstance(configs, Sequence) and not isinstance(configs, str)
+    if not listed or not all(isinstance(c, dict) and 'type' in c for c in configs):
+        raise ValueError(
+            f"{name} must be a config, dict(type='…', …), or a list of such configs, "
+            f'one for each stage after the first, got {configs!r}'
+        )
     if len(configs) != count:
         raise ValueError(
             f'{name} has {len(configs)} entries, but there are {count} stages '

@@ -23,7 +23,8 @@ class ChainedBBoxCoder(BaseBBoxCoder):
             deltas a box.
 
     Raises:
-        ValueError: If a stage's coder doesn't have four deltas a box.
+        ValueError: If a stage's coder doesn't have four deltas a box, or not four
+            means and deviations for them.
     """
 
     def __init__(self, stages: Sequence[Union[dict, BaseBBoxCoder]]) -> None:
@@ -40,6 +41,14 @@ class ChainedBBoxCoder(BaseBBoxCoder):
                     'box; stages can be chained with 4 deltas a box only: use '
                     "type='DeltaXYWHBBoxCoder' or another 4-delta coder"
                 )
+            for name in ('means', 'stds'):
+                values = getattr(stage, name, (0,) * 4)
+                if len(values) != 4:
+                    raise ValueError(
+                        f'the box coder of regression stage {index} has '
+                        f'target_{name}={tuple(values)}; give four numbers, for '
+                        'dx, dy, dw and dh'
+                    )
         self.encode_size = 4 * len(self.stages)
 
     def encode(self, bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:

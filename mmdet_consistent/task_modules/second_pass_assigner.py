@@ -37,7 +37,8 @@ class SecondPassAssigner(BaseAssigner):
             own area (else: the region's). ``None``: the base assigner's.
 
     Raises:
-        ValueError: If the thresholds are not 0 <= neg <= pos <= 1.
+        ValueError: If the thresholds are not numbers with 0 <= neg <= pos <= 1,
+            or another option is of the wrong kind.
     """
 
     def __init__(
@@ -47,6 +48,20 @@ class SecondPassAssigner(BaseAssigner):
         ignore_iof_thr: Optional[float] = None,
         ignore_wrt_candidates: Optional[bool] = None,
     ) -> None:
+        for name, value in (
+            ('pos_iou_thr', pos_iou_thr),
+            ('neg_iou_thr', neg_iou_thr),
+            ('ignore_iof_thr', -1 if ignore_iof_thr is None else ignore_iof_thr),
+        ):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(
+                    f'SecondPassAssigner: {name} must be a number, got {value!r}'
+                )
+        if not isinstance(ignore_wrt_candidates, (bool, type(None))):
+            raise ValueError(
+                'SecondPassAssigner: ignore_wrt_candidates must be True, False or '
+                f"None (the base assigner's), got {ignore_wrt_candidates!r}"
+            )
         if not 0 <= neg_iou_thr <= pos_iou_thr <= 1:
             raise ValueError(
                 f'SecondPassAssigner needs 0 <= neg_iou_thr <= pos_iou_thr <= 1, '

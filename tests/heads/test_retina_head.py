@@ -411,6 +411,20 @@ def test_mmdets_assigners_serve_as_stage_assigners():
         (dict(stage_loss_weights=(1, -1)), ('stage_loss_weights', '-1')),
         (dict(stage_loss_weights=(1, float('nan'))), ('stage_loss_weights', 'nan')),
         (dict(cls_normalizer='both'), ('cls_normalizer', 'both')),
+        (dict(stage_loss_weights='ab'), ('stage_loss_weights', 'ab')),
+        (dict(stage_loss_weights=2.0), ('stage_loss_weights', '2.0')),
+        (dict(stage_assigners='SecondPassAssigner'), ('stage_assigners', 'dict(type=')),
+        (dict(stage_assigners=[1]), ('stage_assigners', '[1]')),
+        (dict(stage_assigners=dict(pos_iou_thr=0.6)), ('stage_assigners', 'type')),
+        (dict(stage_bbox_coders=5), ('stage_bbox_coders', '5')),
+        (
+            dict(
+                stage_bbox_coders=dict(
+                    type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2]
+                )
+            ),
+            ('stage 1', 'target_stds', '(0.1, 0.1, 0.2)'),
+        ),
         (
             dict(stage_assigners=[dict(type='SecondPassAssigner')] * 2),
             ('stage_assigners', '2 entries'),

@@ -48,9 +48,17 @@ def test_ignore_rule_comes_from_the_base_assigner_unless_given():
 
 
 @pytest.mark.parametrize(
-    'options',
-    [dict(pos_iou_thr=0.4, neg_iou_thr=0.5), dict(pos_iou_thr=1.2)],
+    ('options', 'word'),
+    [
+        (dict(pos_iou_thr=0.4, neg_iou_thr=0.5), '0.4'),
+        (dict(pos_iou_thr=1.2), '1.2'),
+        (dict(pos_iou_thr=float('nan')), 'nan'),
+        (dict(pos_iou_thr='0.6'), "pos_iou_thr must be a number, got '0.6'"),
+        (dict(neg_iou_thr=(0.1, 0.4)), 'neg_iou_thr must be a number'),
+        (dict(ignore_iof_thr='x'), "ignore_iof_thr must be a number, got 'x'"),
+        (dict(ignore_wrt_candidates='no'), "ignore_wrt_candidates.*'no'"),
+    ],
 )
-def test_impossible_options_are_refused(options):
-    with pytest.raises(ValueError, match=str(next(iter(options.values())))):
+def test_impossible_options_are_refused(options, word):
+    with pytest.raises(ValueError, match=word):
         SecondPassAssigner(**options)
