@@ -236,11 +236,12 @@ def write_boxes(name: str, results: dict, args: argparse.Namespace) -> Path:
         for row in ('baseline', 'consistent')
     }
     facts = {
-        row: {
-            fact: float(np.mean([x['facts'][fact] for x in by_seed.values()]))
-            for fact in next(iter(by_seed.values()))['facts']
+        f'{row}, {images} images': {
+            fact: float(np.mean([x[key][fact] for x in by_seed.values()]))
+            for fact in next(iter(by_seed.values()))[key]
         }
         for row, by_seed in records.items()
+        for key, images in (('facts', args.split), ('facts_train', 'training'))
     }
     # Here the baseline of the comparison is the same model's first step.
     runs = {

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
 from study_tables import PRETRAINING, ROWS
+from torch.utils.data import DataLoader
 
 import mmdet_consistent  # noqa: F401  (registers the heads)
 from mmdet_consistent.analysis import study, study_boxes
@@ -227,21 +228,36 @@ def evaluate(runner: Runner, job: Job, name: str) -> dict:
 
 def explain(job: Job) -> dict:
     """Where the run's anchors end up, and the AP of its first step's boxes."""
-    path = job.folder / f'boxes_{job.split}.json'
+    path = job.folder / f'anchors_{job.split}.json'
     if path.is_file() and same_recipe(job):
         return json.loads(path.read_text())
     train(job)
     runner = trained_runner(job)
     final = evaluate(runner, job, job.split)
     anchors = study_boxes.collect_anchors(runner.model, runner.test_dataloader)
+    seen = study_boxes.collect_anchors(runner.model, training_images(job))
     first = final
     coder = runner.model.bbox_head.bbox_coder
     if hasattr(coder, 'stages'):
         coder.stages = coder.stages[:1]
         first = evaluate(runner, job, f'first_{job.split}')
-    result = dict(facts=study_boxes.facts(anchors), first=first, final=final)
+    result = dict(
+        facts=study_boxes.facts(anchors),
+        facts_train=study_boxes.facts(seen),
+        first=first,
+        final=final,
+    )
     write_json(path, result)
     return result
+
+
+def training_images(job: Job, count: int = 80) -> DataLoader:
+    """The first images that the run was trained on, as they are in a test."""
+    cfg = job_config(job)
+    loader = cfg.train_dataloader
+    loader.sampler.shuffle = loader.drop_last = False
+    loader.dataset.update(pipeline=cfg.test_pipeline, indices=count)
+    return Runner.build_dataloader(loader)
 
 
 def quiet_config(job: Job) -> Config:

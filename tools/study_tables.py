@@ -17,6 +17,7 @@ ROWS = {
     'gated_cascade': dict(variant='gated_cascade'),
     '0.5_0.5': dict(stage_assigners=thresholds((0.5, 0.5))),
     '0.7_0.6': dict(stage_assigners=thresholds((0.7, 0.6))),
+    '0.8_0.7': dict(stage_assigners=thresholds((0.8, 0.7))),
     '2_1': dict(label_stages=2, reg_stages=1),
     '3_2': dict(label_stages=3, reg_stages=2),
     '1_2': dict(label_stages=1, reg_stages=2),
@@ -103,9 +104,9 @@ TABLES = {
         {
             n: n
             for n in (
-                *('baseline', 'consistent', '2_1', '1_2', '0.5_0.5', '0.7_0.6'),
-                *('alpha_0.5', 'refined_labels_only', 'first_normalizer'),
-                'sharper_stds',
+                *('baseline', 'consistent', '2_1', '1_2', '0.5_0.5'),
+                *('0.7_0.6', '0.8_0.7', 'sharper_stds', 'first_normalizer'),
+                *('alpha_0.5', 'refined_labels_only'),
             )
         },
         {},
