@@ -56,7 +56,7 @@ model = dict(
         ),
         feat_channels=256,
         in_channels=256,
-        loss_bbox=dict(loss_weight=1.0, type='L1Loss'),
+        loss_bbox=dict(beta=0.11, loss_weight=1.0, type='SmoothL1Loss'),
         loss_cls=dict(
             alpha=0.25, gamma=2.0, loss_weight=1.0, type='FocalLoss', use_sigmoid=True
         ),
