@@ -48,7 +48,7 @@ def focal_losses(
 
 
 class _FocalLosses(torch.autograd.Function):
-    """Keeps the background's slope, as large as the logits; labels are done anew."""
+    """Keeps the background's slope, which becomes the gradient."""
 
     @staticmethod
     def forward(
@@ -70,22 +70,25 @@ class _FocalLosses(torch.autograd.Function):
             positive, _ = _terms(-cells.logits, gamma, alpha)
             terms = torch.where(cells.is_label, positive, background)
             losses = losses + _wide_sum(terms * weights * cells.is_first, 1)
-        ctx.save_for_backward(*tensors, *slopes)
+        ctx.save_for_backward(*tensors)
+        ctx.slopes = slopes
         return losses.to(torch.promote_types(tensors[0].dtype, torch.float32))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
-        tensors = ctx.saved_tensors
-        slopes, grads = tensors[-ctx.num_parts :], []
-        parts = _parts(tensors[: -ctx.num_parts])
-        for (logits, labels, weights), slope in zip(parts, slopes):
-            if slope is None:
+        grads = []
+        for part, (logits, labels, weights) in enumerate(_parts(ctx.saved_tensors)):
+            if not ctx.needs_input_grad[3 + part]:
                 grads.append(None)
                 continue
+            slope, ctx.slopes[part] = ctx.slopes[part], None
+            if slope is None:  # a second backward pass through the same graph
+                _, slope = _background(logits, labels, ctx.gamma, ctx.alpha, True)
             weights = weights.to(grad.dtype) * grad[:, None, None]
             row_weights = weights.sum(dim=0)
-            grad_logits = slope * row_weights[:, None].to(slope.dtype)
+            # In place: another array of this size would be the largest of all.
+            grad_logits = slope.mul_(row_weights[:, None].to(slope.dtype))
 
             # A label's cell is positive for some sets and background for others.
             # Sets with the same label write the same value.
@@ -96,7 +99,7 @@ class _FocalLosses(torch.autograd.Function):
             _, background = _terms(cells.logits, ctx.gamma, 1 - ctx.alpha)
             _, positive = _terms(-cells.logits, ctx.gamma, ctx.alpha)
             value = as_background * background - as_positive * positive
-            grad_logits[cells.row, cells.column, cells.place] = value.to(slope.dtype)
+            grad_logits[cells.row, cells.column, cells.place] = value.to(logits.dtype)
             grads.append(grad_logits)
         return (None, None, None, *grads, *[None] * (2 * ctx.num_parts))
 
