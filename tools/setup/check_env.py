@@ -93,7 +93,7 @@ def _packages() -> list[Package]:
     if sys.version_info >= (3, 10):
         dev.append(Package('faster_coco_eval', ('faster-coco-eval',), 'dev'))
     # tools/export.py, and the pages of tools/docs.py.
-    names = 'onnx onnxruntime onnxscript mkdocs mkdocstrings'
+    names = 'onnx onnxruntime mkdocs mkdocstrings'
     dev += [Package(name, (name,), 'dev') for name in names.split()]
     dev.append(Package('material', ('mkdocs-material',), 'dev'))
     dev.append(Package('mkdocstrings_handlers.python', ('mkdocstrings-python',), 'dev'))

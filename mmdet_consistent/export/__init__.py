@@ -1,0 +1,6 @@
+"""Export of detectors to ONNX; needs the extra ``mmdet_consistent[export]``."""
+
+from .deployable import DeployableDetector
+from .onnx_file import export_onnx
+
+__all__ = ['DeployableDetector', 'export_onnx']

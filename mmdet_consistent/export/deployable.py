@@ -1,0 +1,183 @@
+"""A detector as one module: pixels in, boxes and scores out."""
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.dense_heads import AnchorHead
+from mmdet.models.detectors import SingleStageDetector
+from torch import Tensor, nn
+
+from ..heads import ConsistentMixin
+from ..utils.errors import ConfigError
+
+
+class DeployableDetector(nn.Module):
+    """Preprocessing, network and decoding of a single-stage detector.
+
+    What mmdet does image by image and with data-dependent shapes is done here for
+    the batch and with fixed ones, so that it can be exported. Batch, height and
+    width may be anything; anchors are made from the sizes of the features.
+
+    Args:
+        detector: RetinaNet, SSD, or their consistent kin, in any variant.
+        nms: Whether what comes out goes into a non-maximum suppression: the best
+            candidates of each level, decoded alone, rather than everything.
+
+    Raises:
+        ConfigError: If the detector has a part that isn't exported.
+    """
+
+    def __init__(self, detector: SingleStageDetector, nms: bool) -> None:
+        super().__init__()
+        self.detector = detector.eval()
+        self.head: AnchorHead = detector.bbox_head
+        self.nms = nms
+        self.test_cfg = self.head.test_cfg
+        _refuse(detector, nms)
+        preprocessor = detector.data_preprocessor
+        self.divisor = preprocessor.pad_size_divisor
+        self.pad_value = float(preprocessor.pad_value)
+        self.is_bgr = not preprocessor._channel_conversion
+        mean = getattr(preprocessor, 'mean', torch.zeros(3, 1, 1))
+        std = getattr(preprocessor, 'std', torch.ones(3, 1, 1))
+        self.register_buffer('mean', mean.float().reshape(1, 3, 1, 1))
+        self.register_buffer('std', std.float().reshape(1, 3, 1, 1))
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        """Detect.
+
+        Args:
+            images: uint8 pixels, RGB, (N, H, W, 3); smaller images stand in the
+                upper left corner.
+            sizes: int64 height and width of each image in there, (N, 2).
+
+        Returns:
+            Boxes (N, A, 4), xyxy in pixels of ``images``, clipped to the image, and
+            scores (N, A, C). With ``nms``: boxes (N, M, 4), scores (N, M) and
+            labels (N, M), int64, of at most ``nms_pre`` candidates a level; a score
+            of -1 is no candidate.
+        """
+        features = self.detector.extract_feat(self._preprocess(images, sizes))
+        cls_scores, bbox_preds = self.head(features)
+        rows = [
+            self._level(level, *maps)
+            for level, maps in enumerate(zip(features, cls_scores, bbox_preds))
+        ]
+        limit = sizes.flip(1).repeat(1, 2)[:, None].float()
+        parts = [torch.cat(part, dim=1) for part in zip(*rows)]
+        if self._clips():
+            parts[0] = torch.minimum(parts[0].clamp(min=0), limit)
+        if self.nms and self.test_cfg.get('min_bbox_size', -1) >= 0:
+            boxes, scores, labels = parts
+            has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+            parts = [boxes, torch.where(has_area, scores, -1.0), labels]
+        return tuple(parts)
+
+    def _preprocess(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """Normalised, padded images, (N, 3, H', W'), as the detector's own."""
+        x = images.permute(0, 3, 1, 2).float()
+        if self.is_bgr:
+            x = x.flip(1)
+        x = (x - self.mean) / self.std
+        height, width = x.shape[-2:]
+        rows = torch.arange(height, device=x.device)[None, :] < sizes[:, :1]
+        columns = torch.arange(width, device=x.device)[None, :] < sizes[:, 1:]
+        inside = rows[:, None, :, None] & columns[:, None, None, :]
+        x = torch.where(inside, x, self.pad_value)
+        if self.divisor > 1:
+            down, right = (-height) % self.divisor, (-width) % self.divisor
+            x = F.pad(x, (0, right, 0, down), value=self.pad_value)
+        return x
+
+    def _level(
+        self, level: int, features: Tensor, logits: Tensor, deltas: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Boxes and scores of one level; with ``nms`` of its best candidates.
+
+        Args:
+            level: Its number.
+            features: (N, F, H, W).
+            logits: (N, A·C, H, W), of a cascade (N, K·A·C, H, W); C holds the
+                background as well for a softmax.
+            deltas: (N, A·S·4, H, W).
+        """
+        head = self.head
+        anchors = head.prior_generator.single_level_grid_priors(
+            features.shape[-2:], level, dtype=deltas.dtype, device=deltas.device
+        )
+        # Tracing takes the shapes of what a head has reshaped for constants.
+        batch = features.shape[0]
+        scores = self._scores(batch, logits)
+        deltas = _rows(batch, deltas, head.bbox_coder.encode_size)
+        if not self.nms:
+            # (expand() would fix the batch's size while tracing.)
+            return self._decode(batch, anchors.repeat(batch, 1, 1), deltas), scores
+
+        # Rows that are no candidate let top-k take as many as it wants.
+        limit, classes = self.test_cfg.nms_pre, scores.shape[-1]
+        flat = F.pad(scores.flatten(1), (0, limit), value=-1.0)
+        best, index = flat.topk(limit, dim=1)
+        index = torch.where(best < 0, 0, index)
+        best = torch.where(best > self.test_cfg.get('score_thr', 0), best, -1.0)
+        row = index // classes
+        columns = row[..., None].repeat(1, 1, deltas.shape[-1])
+        boxes = self._decode(batch, anchors[row], deltas.gather(1, columns))
+        return boxes, best, index % classes
+
+    def _scores(self, batch: int, logits: Tensor) -> Tensor:
+        """Scores of the classes, (N, K, C); of a cascade, its stages' mean."""
+        head = self.head
+        stages = [logits]
+        if isinstance(head, ConsistentMixin) and head.variant.own_towers:
+            stages = logits.chunk(head.label_stages, dim=1)
+            if head.variant.scores == 'last':
+                stages = stages[-1:]
+        rows = torch.stack([_rows(batch, x, head.cls_out_channels) for x in stages])
+        if head.use_sigmoid_cls:
+            return rows.sigmoid().mean(dim=0)
+        return rows.softmax(dim=-1)[..., :-1].mean(dim=0)
+
+    def _decode(self, batch: int, boxes: Tensor, deltas: Tensor) -> Tensor:
+        """All regression stages, not clipped: (N, K, 4)."""
+        coder = self.head.bbox_coder
+        rows = deltas.reshape(-1, coder.encode_size)
+        return coder.decode(boxes.reshape(-1, 4), rows).reshape(batch, -1, 4)
+
+    def _clips(self) -> bool:
+        """Whether the last stage's coder clips boxes to the image."""
+        coder = self.head.bbox_coder
+        return getattr(getattr(coder, 'stages', [coder])[-1], 'clip_border', True)
+
+
+def _rows(batch: int, x: Tensor, depth: int) -> Tensor:
+    """(N, A·D, H, W) to one row an anchor, (N, H·W·A, D), in the anchors' order."""
+    return x.permute(0, 2, 3, 1).reshape(batch, -1, depth)
+
+
+def _refuse(detector: SingleStageDetector, nms: bool) -> None:
+    """Raise on what is not exported."""
+    head, cfg = detector.bbox_head, detector.bbox_head.test_cfg
+    if not isinstance(head, AnchorHead) or head.bbox_coder.encode_size % 4:
+        raise ConfigError(
+            f'model.bbox_head.type={type(head).__name__!r} is not exported: only '
+            "heads with anchors are, mmdet's RetinaHead and SSDHead and our own"
+        )
+    if not nms:
+        return
+    kind = cfg.nms.get('type', 'nms')
+    found = {
+        "model.test_cfg.nms.type must be 'nms'": kind == 'nms' or repr(kind),
+        'model.test_cfg.nms.class_agnostic must be False': not cfg.nms.get(
+            'class_agnostic', False
+        ),
+        'model.test_cfg.nms_pre must be above 0': cfg.get('nms_pre', -1) > 0
+        or cfg.get('nms_pre', -1),
+        'model.test_cfg.min_bbox_size must be 0 or -1': cfg.get('min_bbox_size', -1)
+        <= 0
+        or cfg.min_bbox_size,
+    }
+    for rule, value in found.items():
+        if value is not True:
+            raise ConfigError(
+                f'{rule} for an export with suppression, got {value}; change it with '
+                '--cfg-options, or export without: --no-nms'
+            )

@@ -1,0 +1,84 @@
+"""Non-maximum suppression of a batch as an ONNX graph."""
+
+import onnx
+import onnx.parser
+from mmengine.config import ConfigDict
+
+# The candidates' rows, one class each, become one row of scores a class: ONNX's
+# operator then keeps the classes apart exactly, where adding an offset to the boxes
+# of each class would round them. Kept scores go back to their places, all others are
+# -1, and the best of each image come out, padded to the same number.
+GRAPH = """
+<ir_version: {ir}, opset_import: ["": {opset}]>
+suppression (float[n, m, 4] nms_boxes, float[n, m] nms_scores, int64[n, m] nms_labels)
+  => (float[n, k, 4] boxes, float[n, k] scores, int64[n, k] labels)
+{{
+  nms_classes = Constant <value_int: int = {classes}> ()
+  nms_off_on = Constant <value_floats: floats = [0.0, 1.0]> ()
+  nms_limit = Constant <value_ints: ints = [{max_per_img}]> ()
+  nms_iou = Constant <value_floats: floats = [{iou_threshold}]> ()
+  nms_floor = Constant <value_floats: floats = [{score_thr}]> ()
+  nms_one = Constant <value_ints: ints = [1]> ()
+  nms_two = Constant <value_ints: ints = [2]> ()
+  nms_image_and_row = Constant <value_ints: ints = [0, 2]> ()
+  nms_zero = Constant <value_float: float = 0.0> ()
+  nms_nobody = Constant <value_int: int = -1> ()
+
+  nms_is_class = OneHot <axis: int = 1> (nms_labels, nms_classes, nms_off_on)
+  nms_row_scores = Unsqueeze (nms_scores, nms_one)
+  nms_class_scores = Mul (nms_is_class, nms_row_scores)
+  nms_chosen = NonMaxSuppression (nms_boxes, nms_class_scores, nms_limit, nms_iou,
+                                  nms_floor)
+
+  nms_place = Gather <axis: int = 1> (nms_chosen, nms_image_and_row)
+  nms_chosen_scores = GatherND (nms_scores, nms_place)
+  nms_shape = Shape (nms_scores)
+  nms_none = ConstantOfShape <value: tensor = float[1] {{-1.0}}> (nms_shape)
+  nms_kept = ScatterND (nms_none, nms_place, nms_chosen_scores)
+
+  nms_rows = Gather <axis: int = 0> (nms_shape, nms_one)
+  nms_count = Min (nms_limit, nms_rows)
+  nms_best, nms_index = TopK <axis: int = 1> (nms_kept, nms_count)
+  nms_is_there = GreaterOrEqual (nms_best, nms_zero)
+  nms_box_index = Unsqueeze (nms_index, nms_two)
+  nms_best_boxes = GatherND <batch_dims: int = 1> (nms_boxes, nms_box_index)
+  nms_best_labels = GatherElements <axis: int = 1> (nms_labels, nms_index)
+  nms_is_box = Unsqueeze (nms_is_there, nms_two)
+  boxes = Where (nms_is_box, nms_best_boxes, nms_zero)
+  scores = Where (nms_is_there, nms_best, nms_zero)
+  labels = Where (nms_is_there, nms_best_labels, nms_nobody)
+}}
+"""
+
+
+def append_suppression(
+    model: onnx.ModelProto, test_cfg: ConfigDict, num_classes: int
+) -> onnx.ModelProto:
+    """A model's candidates (boxes, scores, labels), suppressed and padded.
+
+    Args:
+        model: Gives (N, M, 4), (N, M) and (N, M), in this order.
+        test_cfg: The head's: ``score_thr``, ``nms.iou_threshold``, ``max_per_img``.
+        num_classes: C, without background.
+
+    Returns:
+        A model that gives ``boxes`` (N, K, 4), ``scores`` (N, K) and ``labels``
+        (N, K), best first; where there are fewer, boxes and scores are 0 and labels
+        -1. K is ``max_per_img``.
+    """
+    text = GRAPH.format(
+        ir=model.ir_version,
+        opset=next(
+            o.version for o in model.opset_import if o.domain in ('', 'ai.onnx')
+        ),
+        classes=num_classes,
+        max_per_img=int(test_cfg.max_per_img),
+        iou_threshold=float(test_cfg.nms.iou_threshold),
+        score_thr=float(test_cfg.get('score_thr', 0)),
+    )
+    suppression = onnx.parser.parse_model(text)
+    names = [output.name for output in model.graph.output]
+    inputs = [value.name for value in suppression.graph.input]
+    return onnx.compose.merge_models(
+        model, suppression, io_map=list(zip(names, inputs))
+    )

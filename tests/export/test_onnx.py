@@ -1,0 +1,231 @@
+"""An exported file gives what PyTorch gives, for any batch and size."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.utils import register_all_modules
+from mmengine.config import Config, ConfigDict
+
+import mmdet_consistent
+from mmdet_consistent.utils.errors import ConfigError
+
+onnxruntime = pytest.importorskip('onnxruntime')
+pytest.importorskip('onnx')
+
+from mmdet_consistent.export import export_onnx  # noqa: E402
+
+RETINA = dict(num_classes=3, in_channels=16, feat_channels=16, stacked_convs=1)
+KINDS = {
+    'consistent': dict(type='ConsistentRetinaHead'),
+    'three stages': dict(
+        type='ConsistentRetinaHead',
+        label_stages=3,
+        reg_stages=3,
+        stage_bbox_coders=dict(
+            type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2]
+        ),
+    ),
+    'cascade': dict(type='ConsistentRetinaHead', variant='cascade'),
+    'gated, last': dict(
+        type='ConsistentRetinaHead',
+        variant=dict(type='gated_cascade', scores='last'),
+    ),
+    'ssd baseline': dict(type='SSDHead'),
+    'ssd cascade': dict(type='ConsistentSSDHead', variant='cascade'),
+}
+# (batch, height, width): square and not, no multiple of anything, one image or more.
+# The last ones have the features of the exporter's example, turned: a size that was
+# taken for a constant would fit there, and be wrong.
+RETINA_SHAPES = ((1, 64, 96), (3, 93, 141), (1, 352, 320))
+SSD_SHAPES = ((2, 300, 300), (1, 352, 320))
+
+
+def model_config(kind, **test_cfg):
+    head = KINDS[kind]
+    if 'SSD' in head['type']:
+        model = Config.fromfile(mmdet_consistent.config_path('ssd300_vgg16.py')).model
+        model.bbox_head.update(head, num_classes=3)
+    else:
+        path = mmdet_consistent.config_path('retinanet_r50_fpn.py')
+        model = Config.fromfile(path).model
+        model.backbone.update(depth=18, base_channels=8)
+        model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
+        model.bbox_head.update({**RETINA, **head})
+    model.backbone.init_cfg = None
+    model.test_cfg.update(nms_pre=150, score_thr=0.3, max_per_img=20, **test_cfg)
+    return model
+
+
+def build(kind, **test_cfg):
+    """A detector whose outputs are neither equal nor tiny."""
+    register_all_modules()
+    torch.manual_seed(0)
+    detector = MODELS.build(model_config(kind, **test_cfg)).eval()
+    detector.init_weights()  # SSD's L2Norm is not set otherwise
+    kind = type(detector.bbox_head).__name__
+    for name, parameter in detector.bbox_head.named_parameters():
+        if parameter.dim() > 1:
+            fan_in = parameter[0].numel()
+            gain = 0.3 if 'reg' in name or 'SSD' in kind else 1.5
+            parameter.data.normal_(std=gain / fan_in**0.5)
+        else:
+            parameter.data.normal_(std=0.3)
+    with torch.no_grad():  # features of unit size: deltas stay within the coder's clamp
+        probe = torch.zeros(1, 3, 300, 300).uniform_(-2, 2)
+        if 'SSD' in kind:
+            probe = probe * 60
+        for level, features in enumerate(detector.extract_feat(probe)):
+            scale = features.abs().mean().clamp(min=1e-6)
+            detector.register_buffer(f'scale{level}', scale)
+    plain = detector.extract_feat
+    detector.extract_feat = lambda x: tuple(
+        f / getattr(detector, f'scale{i}') for i, f in enumerate(plain(x))
+    )
+    return detector
+
+
+def make_images(batch, height, width):
+    """Images of several sizes in one array, and the size of each."""
+    rng = np.random.default_rng(batch * height)
+    sizes = [(height - 7 * i, width - 5 * i) for i in range(batch)]
+    images = np.zeros((batch, height, width, 3), np.uint8)
+    for image, (high, wide) in zip(images, sizes):
+        noise = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        image[:high, :wide] = cv2.resize(noise, (wide, high))
+    return images, np.array(sizes, np.int64)
+
+
+def by_mmdet(detector, images, sizes, **test_cfg):
+    """mmdet's own preprocessing and prediction; with test_cfg, no suppression."""
+    inputs, samples = [], []
+    for image, (high, wide) in zip(images, sizes.tolist()):
+        bgr = image[:high, :wide, ::-1].transpose(2, 0, 1).copy()
+        inputs.append(torch.from_numpy(bgr))
+        meta = dict(
+            img_shape=(high, wide), ori_shape=(high, wide), scale_factor=(1.0, 1.0)
+        )
+        samples.append(DetDataSample(metainfo=meta))
+    with torch.no_grad():
+        data = dict(inputs=inputs, data_samples=samples)
+        if not test_cfg:
+            return [s.pred_instances for s in detector.test_step(data)]
+        data = detector.data_preprocessor(data)
+        return detector.bbox_head.predict_by_feat(
+            *detector.bbox_head(detector.extract_feat(data['inputs'])),
+            batch_img_metas=[sample.metainfo for sample in data['data_samples']],
+            cfg=ConfigDict(min_bbox_size=-1, **test_cfg),
+            rescale=False,
+            with_nms=False,
+        )
+
+
+def rows(boxes, scores, labels):
+    return np.concatenate([boxes, scores[:, None], 100 * labels[:, None]], axis=1)
+
+
+def assert_same_set(found, expected):
+    """Each row has its twin: the order of equal scores is nobody's business."""
+    apart = np.abs(found[:, None] - expected[None])
+    tolerance = np.array([1e-4] * 6) * np.maximum(1, np.abs(expected))
+    twins = (apart <= tolerance).all(axis=2)
+    assert twins.any(axis=0).all() and twins.any(axis=1).all(), apart.max(2).min(1)
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    done = {}
+
+    def exported(kind, nms):
+        if (kind, nms) not in done:
+            detector = build(kind)
+            path = tmp_path_factory.mktemp('onnx') / 'model.onnx'
+            export_onnx(detector, path, nms=nms, classes=('a', 'b', 'c'))
+            done[kind, nms] = detector, onnxruntime.InferenceSession(str(path))
+        return done[kind, nms]
+
+    return exported
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', KINDS)
+def test_with_suppression_equals_mmdet(exported, kind):
+    detector, session = exported(kind, nms=True)
+    for shape in SSD_SHAPES if 'ssd' in kind else RETINA_SHAPES:
+        images, sizes = make_images(*shape)
+        boxes, scores, labels = session.run(None, dict(images=images, sizes=sizes))
+        expected = by_mmdet(detector, images, sizes)
+        for i, found in enumerate(expected):
+            count = len(found)
+            assert count > 3, 'the test needs detections'
+            np.testing.assert_allclose(scores[i, :count], found.scores, atol=1e-4)
+            assert_same_set(
+                rows(boxes[i, :count], scores[i, :count], labels[i, :count]),
+                rows(*(found[k].numpy() for k in ('bboxes', 'scores', 'labels'))),
+            )
+            assert (labels[i, count:] == -1).all() and (scores[i, count:] == 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ('consistent', 'ssd cascade'))
+def test_without_suppression_gives_every_anchor(exported, kind):
+    detector, session = exported(kind, nms=False)
+    for shape in SSD_SHAPES if 'ssd' in kind else RETINA_SHAPES:
+        images, sizes = make_images(*shape)
+        boxes, scores = session.run(None, dict(images=images, sizes=sizes))
+        assert scores.shape == (len(images), boxes.shape[1], 3)
+        limit = sizes[:, None, ::-1]
+        assert (boxes >= 0).all() and (boxes <= np.tile(limit, (1, 1, 2))).all()
+        expected = by_mmdet(detector, images, sizes, nms_pre=10**9, score_thr=-1.0)
+        for i, found in enumerate(expected):
+            assert len(found) == scores[i].size
+            np.testing.assert_allclose(
+                np.sort(scores[i].ravel()), found.scores.sort()[0], atol=1e-4
+            )
+            np.testing.assert_allclose(
+                np.sort(boxes[i].repeat(3, 0), axis=0),
+                np.sort(found.bboxes.numpy(), axis=0),
+                atol=1e-3,
+            )
+
+
+def test_the_file_says_what_it_wants(exported):
+    _, session = exported('consistent', nms=True)
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts['classes']) == ['a', 'b', 'c']
+    shapes = {x.name: x.shape for x in session.get_inputs()}
+    assert shapes == {'images': ['batch', 'height', 'width', 3], 'sizes': ['batch', 2]}
+
+
+def test_an_image_without_detections(exported):
+    detector, session = exported('consistent', nms=True)
+    floor = detector.bbox_head.test_cfg.score_thr
+    images = np.zeros((1, 64, 64, 3), np.uint8)
+    boxes, scores, labels = session.run(
+        None, dict(images=images, sizes=np.array([[64, 64]]))
+    )
+    found = by_mmdet(detector, images, np.array([[64, 64]]))[0]
+    assert (scores[0] > floor).sum() == len(found)
+    assert ((labels[0] == -1) == (scores[0] == 0)).all()
+    assert boxes.shape == (1, 20, 4)
+
+
+@pytest.mark.parametrize(
+    'test_cfg, message',
+    [
+        (
+            dict(nms=dict(type='soft_nms', iou_threshold=0.5)),
+            "got 'soft_nms'.*--no-nms",
+        ),
+        (dict(min_bbox_size=4), 'min_bbox_size must be 0 or -1.*got 4'),
+    ],
+)
+def test_what_is_not_exported_is_refused(test_cfg, message, tmp_path):
+    detector = MODELS.build(model_config('consistent', **test_cfg))
+    with pytest.raises(ConfigError, match=message):
+        export_onnx(detector, tmp_path / 'model.onnx')
+    assert not list(tmp_path.iterdir())

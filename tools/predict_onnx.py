@@ -1,0 +1,68 @@
+"""Detect with an exported file: onnxruntime, numpy and OpenCV are all it needs.
+
+Example:
+    python predict_onnx.py model.onnx image.jpg other.jpg --out drawn/
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+
+
+def resized(image: np.ndarray, scale: list, keep_ratio: bool) -> np.ndarray:
+    """The image as the detector was tested with; ``scale`` is (width, height)."""
+    height, width = image.shape[:2]
+    if keep_ratio:
+        factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
+        scale = [int(width * factor + 0.5), int(height * factor + 0.5)]
+    return cv2.resize(image, scale, interpolation=cv2.INTER_LINEAR)
+
+
+def predict(session: onnxruntime.InferenceSession, images: list) -> list:
+    """Boxes (K, 4) in pixels of each BGR image, scores (K,) and class numbers (K,)."""
+    facts = session.get_modelmeta().custom_metadata_map
+    small = [resized(image, **json.loads(facts['resize'])) for image in images]
+    sizes = np.array([image.shape[:2] for image in small], np.int64)
+    batch = np.zeros((len(small), *sizes.max(axis=0), 3), np.uint8)
+    for place, image in zip(batch, small):
+        place[: image.shape[0], : image.shape[1]] = image[..., ::-1]
+    outputs = session.run(
+        ['boxes', 'scores', 'labels'], dict(images=batch, sizes=sizes)
+    )
+    results = []
+    for image, size, boxes, scores, labels in zip(images, sizes, *outputs):
+        factors = np.array(image.shape[:2]) / size
+        found = labels >= 0
+        boxes = boxes[found] * np.tile(factors[::-1], 2)
+        results.append((boxes, scores[found], labels[found]))
+    return results
+
+
+def main() -> None:
+    """Print every detection, and draw them if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('model', help='file of tools/export.py, with suppression')
+    parser.add_argument('images', nargs='+', help='image files')
+    parser.add_argument('--score', type=float, default=0.3, help='lowest score')
+    parser.add_argument('--out', type=Path, help='draw into this folder')
+    args = parser.parse_args()
+    session = onnxruntime.InferenceSession(args.model)
+    classes = json.loads(session.get_modelmeta().custom_metadata_map['classes'])
+    for path in args.images:
+        image = cv2.imread(path)
+        for box, score, label in zip(*predict(session, [image])[0]):
+            if score >= args.score:
+                print(path, classes[label], f'{score:.3f}', *box.round(1))
+                corners = box.round().astype(int).tolist()
+                cv2.rectangle(image, corners[:2], corners[2:], (0, 160, 255), 2)
+        if args.out:
+            args.out.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(args.out / Path(path).name), image)
+
+
+if __name__ == '__main__':
+    main()
