@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import warnings
 from collections.abc import Sequence
 from inspect import signature
@@ -12,6 +11,7 @@ from typing import Optional, Union
 import torch
 from mmdet.models.detectors import SingleStageDetector
 
+from ..utils.atomic import write
 from ..utils.errors import ConfigError
 from .deployable import DeployableDetector
 
@@ -68,7 +68,8 @@ def export_onnx(
     axes.update({name: {0: 'batch', 1: 'rows'} for name in candidates})
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
-        warnings.filterwarnings('ignore', category=DeprecationWarning)
+        warnings.simplefilter('ignore', DeprecationWarning)
+        warnings.filterwarnings('ignore', 'Constant folding')
         torch.onnx.export(
             model,
             example,
@@ -86,7 +87,4 @@ def export_onnx(
     for name, value in facts.items():
         proto.metadata_props.add(key=name, value=json.dumps(value))
     onnx.checker.check_model(proto, full_check=True)
-    path = Path(path)
-    beside = path.with_name(path.name + '.part')
-    onnx.save(proto, beside)
-    os.replace(beside, path)
+    write(path, proto.SerializeToString())

@@ -87,6 +87,7 @@ def _packages() -> list[Package]:
     names += ' six terminaltables tqdm'
     base += [Package(name, (name,), 'base') for name in names.split()]
     dev = [Package(name, (name,), 'dev') for name in ['pytest', 'hypothesis', 'ruff']]
+    dev.append(Package('seaborn', ('seaborn',), 'dev'))  # mmdet's analyze_logs.py
     dev.append(Package('xdist', ('pytest-xdist',), 'dev'))
     # COCO evaluation several times as fast, for tools/analyze.py; without it
     # pycocotools does the same.

@@ -1,0 +1,190 @@
+"""mmdet's own tools and interfaces, with our configs and checkpoints."""
+
+import json
+import re
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import mmdet
+import numpy as np
+import pytest
+import torch
+from mmdet.apis import DetInferencer, inference_detector, init_detector
+
+import mmdet_consistent  # noqa: F401
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / 'examples/downstream'
+MMDET_TOOLS = Path(mmdet.__file__).parent / '.mim/tools'
+CONFIG = 'configs/shapes_text.py'
+
+pytestmark = pytest.mark.slow
+
+
+def run_tool(path, *arguments):
+    """Run a tool's file in this process, as its own program."""
+    argv, sys.argv = sys.argv, [str(path), *map(str, arguments)]
+    try:
+        runpy.run_path(str(path), run_name='__main__')
+    finally:
+        sys.argv = argv
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """The example project, after a training of two steps."""
+    project = tmp_path_factory.mktemp('users') / 'project'
+    shutil.copytree(
+        EXAMPLE, project, ignore=shutil.ignore_patterns('data', 'work_dirs')
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        run_tool('make_data.py', 'data', '--images', '16')
+        epochs = ('train_cfg.max_epochs=1', 'train_cfg.val_interval=2')
+        always = ('default_hooks.logger.interval=1', 'model.test_cfg.score_thr=0.0')
+        run_tool(ROOT / 'tools/train.py', CONFIG, '--cfg-options', *epochs, *always)
+    return project
+
+
+@pytest.fixture
+def project(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    return trained
+
+
+@pytest.fixture
+def detector(project):
+    # The config that the training wrote beside its checkpoint. (One detector a test:
+    # mmdet's inference changes the pipeline of the one that it is given.)
+    return init_detector(
+        'work_dirs/shapes_text/shapes_text.py', checkpoint(), device='cpu'
+    )
+
+
+def checkpoint():
+    return 'work_dirs/shapes_text/epoch_1.pth'
+
+
+def test_inference_detector(project, detector):
+    by_path = inference_detector(detector, 'data/val/000.png').pred_instances
+    frames = [cv2.imread(str(p)) for p in sorted(Path('data/val').glob('*.png'))[:2]]
+    by_frame = [r.pred_instances for r in inference_detector(detector, frames)]
+    assert len(by_path) > 0
+    assert torch.equal(by_path.bboxes, by_frame[0].bboxes)
+    assert torch.equal(by_path.scores, by_frame[0].scores)
+    assert not torch.equal(by_path.bboxes, by_frame[1].bboxes)
+    assert detector.dataset_meta['classes'] == ('disc', 'square')
+
+
+def test_det_inferencer(project, detector):
+    inferencer = DetInferencer(
+        'work_dirs/shapes_text/shapes_text.py',
+        checkpoint(),
+        device='cpu',
+        palette='random',
+        show_progress=False,
+    )
+    on_image = inferencer('data/val/001.png')['predictions'][0]
+    on_folder = inferencer('data/val', batch_size=2, out_dir='drawn')['predictions']
+    expected = inference_detector(detector, 'data/val/001.png').pred_instances
+    np.testing.assert_allclose(on_image['scores'], expected.scores, atol=1e-6)
+    np.testing.assert_allclose(on_image['bboxes'], expected.bboxes, atol=1e-3)
+    assert len(on_folder) == len(list(Path('data/val').glob('*.png')))
+    assert len(list(Path('drawn/vis').glob('*.png'))) == len(on_folder)
+
+
+def test_an_exported_file_predicts_without_pytorch(project, detector):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnx')
+    run_tool(
+        ROOT / 'tools/export.py',
+        'work_dirs/shapes_text/shapes_text.py',
+        checkpoint(),
+        'model.onnx',
+    )
+    text = (ROOT / 'tools/predict_onnx.py').read_text()
+    needed = set(re.findall(r'^(?:import|from) (\w+)', text, re.MULTILINE))
+    outside = needed - set(sys.stdlib_module_names)
+    assert outside == {'cv2', 'numpy', 'onnxruntime'}
+    assert len(text.splitlines()) < 72
+
+    tool = runpy.run_path(str(ROOT / 'tools/predict_onnx.py'))
+    paths = ['data/val/000.png', 'data/val/002.png']
+    images = [cv2.imread(path) for path in paths]
+    images[1] = images[1][:60, :80]  # another shape in the same batch
+    found = tool['predict'](onnxruntime.InferenceSession('model.onnx'), images)
+    for image, (boxes, scores, labels) in zip(images, found):
+        expected = inference_detector(detector, image).pred_instances
+        assert len(boxes) == len(expected) > 0
+        np.testing.assert_allclose(scores, expected.scores, atol=1e-4)
+        same = np.abs(boxes - expected.bboxes.numpy()).max(axis=1) < 1e-2
+        assert same.mean() > 0.9  # equal scores may come in another order
+        assert set(labels.tolist()) <= {0, 1}
+
+
+def test_test_time_augmentation(project, capsys):
+    run_tool(
+        ROOT / 'tools/test.py',
+        'work_dirs/shapes_text/shapes_text.py',
+        checkpoint(),
+        '--tta',
+        '--out',
+        'tta.pkl',
+    )
+    from mmengine.fileio import load
+
+    results = load('tta.pkl')
+    assert len(results) == len(list(Path('data/val').glob('*.png')))
+    assert all(len(result['pred_instances']['scores']) for result in results)
+
+
+def test_browse_dataset(project):
+    tool = MMDET_TOOLS / 'analysis_tools/browse_dataset.py'
+    run_tool(tool, CONFIG, '--output-dir', 'browsed', '--not-show')
+    assert len(list(Path('browsed').rglob('*.png'))) == 16
+
+
+def test_analyze_logs(project, capsys):
+    pytest.importorskip('seaborn')  # (mmdet's tool wants it, mmdet doesn't)
+    (log,) = Path('work_dirs/shapes_text').glob('*/vis_data/scalars.json')
+    tool = MMDET_TOOLS / 'analysis_tools/analyze_logs.py'
+    keys = ('loss_cls', 'loss_bbox_s1', 'num_pos_s1')
+    run_tool(tool, 'plot_curve', log, '--keys', *keys, '--out', 'curve.png')
+    assert Path('curve.png').stat().st_size > 1000
+    run_tool(tool, 'cal_train_time', log)
+    assert 'average iter time' in capsys.readouterr().out
+
+
+def test_get_flops(project, capsys):
+    tool = MMDET_TOOLS / 'analysis_tools/get_flops.py'
+    run_tool(tool, CONFIG, '--num-images', '1')
+    text = capsys.readouterr().out
+    assert re.search(r'Flops: [\d.]+ ?[MG]', text), text
+    params = float(re.search(r'Params: ([\d.]+) ?M', text)[1])
+    assert 0.5 < params < 1.5
+
+
+def test_compare(project, capsys):
+    config = 'work_dirs/shapes_text/shapes_text.py'
+    pairs = (config, checkpoint(), config, checkpoint())
+    options = ('--names', 'a', 'b', '--out', 'compared.md', '--repetitions', '5')
+    run_tool(ROOT / 'tools/compare.py', *pairs, *options)
+    lines = Path('compared.md').read_text().splitlines()
+    header, _, first, second = (
+        [cell.strip() for cell in line.strip('|').split('|')] for line in lines[:4]
+    )
+    assert header[1] == 'AP' and header[-2:] == ['ms/image', 'million parameters']
+    assert first[0] == 'a' and second[0] == 'b'
+    assert first[1:-2] == second[1:-2] and first[-1] == second[-1]
+    assert float(first[-2]) > 0
+    other = json.loads(Path('data/val.json').read_text())
+    Path('data/other.json').write_text(json.dumps(other))
+    text = Path(config).read_text()
+    Path('other.py').write_text(text.replace('val.json', 'other.json'))
+    with pytest.raises(SystemExit, match='tested on different data'):
+        run_tool(
+            ROOT / 'tools/compare.py', config, checkpoint(), 'other.py', checkpoint()
+        )
