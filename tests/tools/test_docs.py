@@ -1,0 +1,69 @@
+"""The pages: links lead somewhere, generated ones are up to date, recipes build."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+
+import mmdet_consistent
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / 'tools'))
+import docs  # noqa: E402
+
+RECIPES = re.findall(
+    r'```python\n(model = .*?)```', (ROOT / 'docs/recipes.md').read_text(), re.DOTALL
+)
+
+
+def test_links_lead_somewhere():
+    assert docs.broken_links() == []
+
+
+def test_a_broken_link_is_found(tmp_path, monkeypatch):
+    (tmp_path / 'docs').mkdir()
+    (tmp_path / 'README.md').write_text(
+        '# One\n[a](docs/no.md) [b](#one) [c](#two)\n```\n[d](code.md)\n```\n'
+    )
+    monkeypatch.setattr(docs, 'ROOT', tmp_path)
+    monkeypatch.setattr(docs, 'DOCS', tmp_path / 'docs')
+    assert docs.broken_links() == [
+        'README.md: docs/no.md is not there',
+        'README.md: #two has no such heading',
+    ]
+
+
+def test_the_model_zoo_is_up_to_date():
+    assert (ROOT / 'docs/model_zoo.md').read_text() == docs.zoo()
+
+
+def test_every_config_of_the_paper_is_in_the_zoo_with_its_label():
+    page = docs.zoo()
+    assert 'not run here' in page
+    for row in docs.paper_rows():
+        assert f'(../{row["config"]})' in page
+
+
+def test_every_page_is_in_the_navigation():
+    pages = {path.name for path in (ROOT / 'docs').glob('*.md')}
+    listed = set(re.findall(r'- (\w+\.md)', (ROOT / 'mkdocs.yml').read_text()))
+    assert pages == listed
+
+
+@pytest.mark.parametrize('recipe', RECIPES, ids=range(len(RECIPES)))
+def test_recipes_build(recipe, tmp_path):
+    register_all_modules()
+    base = "_base_ = 'mmdet_consistent::con_retinanet_r50_fpn.py'\n"
+    (tmp_path / 'recipe.py').write_text(base + recipe)
+    model = Config.fromfile(tmp_path / 'recipe.py').model
+    model.backbone.init_cfg = None
+    head = MODELS.build(model).bbox_head
+    assert isinstance(head, mmdet_consistent.ConsistentRetinaHead)
+
+
+def test_there_are_recipes():
+    assert len(RECIPES) > 6
