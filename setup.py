@@ -16,6 +16,7 @@ NOT_PACKED = {
     'quickstart.py',
     'quickstart.sh',
     'setup.sh',
+    'soak.py',
     'study.py',
     'test_all.sh',
     'versions.sh',

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import mmdet
 import pytest
-from wheel_helpers import ROOT, plain, run
+from wheel_helpers import ROOT, run
 
 EXAMPLE = ROOT / 'examples/downstream'
 MMDET_TRAIN = Path(mmdet.__file__).parent / '.mim/tools/train.py'
@@ -47,21 +47,6 @@ def test_the_example_trains(project, installed, tool, config, base):
     saved = project / f'work_dirs/{config}'
     assert (saved / f'{config}.py').is_file()
     assert 'Epoch(val) [1]' in log
-
-
-def test_both_styles_say_the_same(ask):
-    answer = ask(
-        'import mmdet_consistent\n'
-        'from mmengine.config import Config\n'
-        f'folder = {str(EXAMPLE / "configs")!r}\n'
-        'answer = [Config.fromfile(f"{folder}/shapes_{style}.py").to_dict()\n'
-        '          for style in ("text", "pure")]'
-    )
-    text, pure = map(plain, answer)
-    shared = text.keys() & pure.keys()
-    assert {'model', 'train_dataloader', 'optim_wrapper', 'val_evaluator'} <= shared
-    for name in shared:
-        assert text[name] == pure[name], name
 
 
 def test_the_readme_names_what_is_there():

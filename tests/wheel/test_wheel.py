@@ -1,11 +1,10 @@
 """What is in the wheel, and what works when only that is installed."""
 
 import re
-import subprocess
+import runpy
 import sys
 import tarfile
 import zipfile
-from pathlib import Path
 
 import pytest
 import yaml
@@ -13,6 +12,7 @@ from mmengine.config import Config
 from wheel_helpers import ROOT, plain, run
 
 import mmdet_consistent
+from mmdet_consistent import __main__
 
 CONFIGS = sorted(
     str(p.relative_to(ROOT / 'configs')) for p in (ROOT / 'configs').rglob('*.py')
@@ -48,6 +48,7 @@ def test_the_wheel_holds_package_types_configs_and_tools(wheel):
     assert extras == {'analysis', 'dev', 'docs', 'export'}
 
 
+@pytest.mark.slow
 def test_the_source_archive_builds_the_same_wheel(sources, wheel, tmp_path):
     build = 'from setuptools import build_meta as b; print(b.build_{}({!r}))'
     run(['-c', build.format('sdist', str(tmp_path))], cwd=sources)
@@ -70,6 +71,7 @@ def test_requirements_are_said_once():
     assert [line.strip() for line in block.splitlines()] == wanted
 
 
+@pytest.mark.slow
 def test_importing_is_light(ask):
     """What mmdet brings along is there already; we add our own modules alone."""
     answer = ask(
@@ -92,43 +94,58 @@ def test_importing_is_light(ask):
     assert answer['seconds'] < 1
 
 
-def test_configs_are_found_by_prefix_and_by_the_hub(ask):
-    found = ask(
+@pytest.fixture(scope='module')
+def looked_up(ask):
+    """What a process with the wheel alone reads for each way to name a config."""
+    return ask(
         'import mmdet_consistent\n'
         'from pathlib import Path\n'
         'from mmengine.config import Config\n'
         'from mmengine.hub import get_config, get_model\n'
-        'answer = {}\n'
+        'text, pure = {}, {}\n'
         f'for name in {SOME!r}:\n'
         '    Path("own.py").write_text(f"_base_ = \'mmdet_consistent::{name}\'")\n'
-        '    answer[name] = Config.fromfile("own.py").to_dict()\n'
-        'by_hub = get_config("mmdet_consistent::" + name).to_dict()\n'
-        'assert by_hub.keys() == answer[name].keys()\n'
-        'model = get_model("mmdet_consistent::con_retinanet_r50_fpn.py")\n'
-        'assert type(model.bbox_head) is mmdet_consistent.ConsistentRetinaHead\n'
-    )
-    assert tuple(found) == SOME
-    for name, config in found.items():
-        ours = Config.fromfile(ROOT / 'configs' / name).to_dict()
-        assert plain(config) == plain(ours), name
-
-
-def test_pure_configs_equal_the_text_ones(ask):
-    answer = ask(
-        'from pathlib import Path\n'
-        'from mmengine.config import Config\n'
-        'answer = {}\n'
+        '    text[name] = Config.fromfile("own.py").to_dict()\n'
         f'for name in {PURE!r}:\n'
         '    Path("own.py").write_text("from mmengine.config import read_base\\n"\n'
         '        "with read_base():\\n"\n'
         '        f"    from mmdet_consistent.configs.{name} import *\\n")\n'
-        '    answer[name] = Config.fromfile("own.py").to_dict()\n'
+        '    pure[name] = Config.fromfile("own.py").to_dict()\n'
+        'by_hub = get_config("mmdet_consistent::con_ssd512_r50.py").to_dict()\n'
+        'model = get_model("mmdet_consistent::con_retinanet_r50_fpn.py")\n'
+        'assert type(model.bbox_head) is mmdet_consistent.ConsistentRetinaHead\n'
+        f'folder = {str(ROOT / "examples/downstream/configs")!r}\n'
+        'example = [Config.fromfile(f"{folder}/shapes_{style}.py").to_dict()\n'
+        '           for style in ("text", "pure")]\n'
+        'answer = dict(text=text, pure=pure, hub=by_hub, example=example)'
     )
+
+
+@pytest.mark.slow
+def test_configs_are_found_by_prefix_and_by_the_hub(looked_up):
+    assert tuple(looked_up['text']) == SOME
+    for name, config in looked_up['text'].items():
+        ours = Config.fromfile(ROOT / 'configs' / name).to_dict()
+        assert plain(config) == plain(ours), name
+    assert plain(looked_up['hub']) == plain(looked_up['text']['con_ssd512_r50.py'])
+
+
+@pytest.mark.slow
+def test_pure_configs_equal_the_text_ones(looked_up):
     assert len(PURE) >= 4
-    for name, config in answer.items():
+    for name, config in looked_up['pure'].items():
         ours = Config.fromfile(ROOT / f'configs/{name}.py').to_dict()
         del ours['custom_imports']
         assert plain(config) == plain(ours), name
+
+
+@pytest.mark.slow
+def test_both_styles_of_the_example_say_the_same(looked_up):
+    text, pure = map(plain, looked_up['example'])
+    shared = text.keys() & pure.keys()
+    assert {'model', 'train_dataloader', 'optim_wrapper', 'val_evaluator'} <= shared
+    for name in shared:
+        assert text[name] == pure[name], name
 
 
 def test_unknown_names_are_refused_with_the_nearest():
@@ -140,9 +157,10 @@ def test_unknown_names_are_refused_with_the_nearest():
         get_config('mmdet_consistent::con_retinanet_r50_fpn.py', pretrained=True)
 
 
-def test_metafile_and_written_configs_are_up_to_date():
+def test_metafile_and_written_configs_are_up_to_date(monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['tool', '--check'])
     for tool in ('metafile', 'pure_configs'):
-        run([f'tools/{tool}.py', '--check'], cwd=ROOT)
+        runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
 
 
 def test_the_metafile_says_whose_figures_it_holds():
@@ -158,19 +176,16 @@ def test_the_metafile_says_whose_figures_it_holds():
         assert all('not run here' in r['Dataset'] for r in model['Results'])
 
 
-def test_every_tool_of_the_wheel_says_what_it_does(installed, tmp_path):
-    listing = run(['-m', 'mmdet_consistent'], cwd=tmp_path, env=installed)
-    tools = re.findall(r'^  (\w+) +\w', listing, re.MULTILINE)
-    assert {'train', 'test', 'analyze'} <= set(tools)
-    for tool in ('train', 'test'):
-        text = run(['-m', 'mmdet_consistent', tool, '-h'], cwd=tmp_path, env=installed)
-        assert 'Example:' in text
-    wrong = subprocess.run(
-        [sys.executable, '-m', 'mmdet_consistent', 'trian'],
-        cwd=tmp_path,
-        env=installed,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert wrong.returncode and "no tool 'trian'" in wrong.stderr
-    assert not Path(tmp_path, 'work_dirs').exists()
+def test_the_package_lists_and_runs_its_tools(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['mmdet_consistent'])
+    __main__.main()
+    tools = re.findall(r'^  (\w+) +\w', capsys.readouterr().out, re.MULTILINE)
+    assert {'train', 'test', 'analyze', 'export', 'compare'} <= set(tools)
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    monkeypatch.setattr(sys, 'argv', ['mmdet_consistent', 'convert_voc', '--help'])
+    with pytest.raises(SystemExit) as done:
+        __main__.main()
+    assert done.value.code == 0 and 'Example:' in capsys.readouterr().out
+    monkeypatch.setattr(sys, 'argv', ['mmdet_consistent', 'trian'])
+    with pytest.raises(SystemExit, match="no tool 'trian'"):
+        __main__.main()
