@@ -1,6 +1,9 @@
 """The pages: links lead somewhere, generated ones are up to date, recipes build."""
 
+import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +25,39 @@ RECIPES = re.findall(
 
 def test_links_lead_somewhere():
     assert docs.broken_links() == []
+
+
+@pytest.mark.slow
+def test_the_pages_build_without_a_warning(tmp_path):
+    command = ['-m', 'mkdocs', 'build', '--strict', '--quiet', '--site-dir', tmp_path]
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=dict(os.environ, NO_MKDOCS_2_WARNING='1'),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    options = (tmp_path / 'options/index.html').read_text()
+    for name in ('ConsistentRetinaHead', 'SecondPassAssigner', 'CocoIoUMetric'):
+        assert name in options
+    assert 'stage_loss_weights' in options, 'arguments come from the docstrings'
+
+
+def test_the_readmes_figures_of_the_paper_are_the_papers():
+    rows = json.loads((ROOT / 'configs/paper_tables.json').read_text())
+    by_setting = {}
+    for row in rows:
+        if row['table'] in (4, 5):
+            s = row['settings']
+            side = 'SSD512' if s['detector'] == 'SSD512' else s['short_side']
+            pair = by_setting.setdefault((s['backbone'], side), {})
+            pair[s['variant']] = row['metrics']['AP']
+    expected = {f'{p["baseline"]} → {p["consistent"]}' for p in by_setting.values()}
+    text = (ROOT / 'README.md').read_text()
+    assert set(re.findall(r'\d+\.\d → \d+\.\d', text)) == expected
+    assert '*not run here*' in text
 
 
 def test_a_broken_link_is_found(tmp_path, monkeypatch):
