@@ -21,6 +21,7 @@ import mmdet_consistent  # noqa: F401  (registers the heads)
 from mmdet_consistent.analysis import study, study_boxes
 from mmdet_consistent.hooks import ProgressHook
 
+TRAINING_IMAGES = 80  # of those that a run has seen, to look at its anchors on
 ROOT = Path(__file__).resolve().parents[1]
 # By the first word of the model's name, which may go on: retinanet_wide.
 HEADS = {'retinanet': 'ConsistentRetinaHead', 'ssd': 'ConsistentSSDHead'}
@@ -128,7 +129,7 @@ def write_json(path: Path, content: dict) -> None:
 
 def recipe(job: Job) -> str:
     """A fingerprint of all settings of a run, its pretraining's included."""
-    text = job_config(job).pretty_text
+    text = json.dumps(job_config(job).to_dict(), sort_keys=True)
     if job.row != PRETRAINING and job_config(job).pretraining_epochs:
         text += recipe(pretraining(job))
     return hashlib.sha1(text.encode()).hexdigest()
@@ -251,12 +252,12 @@ def explain(job: Job) -> dict:
     return result
 
 
-def training_images(job: Job, count: int = 80) -> DataLoader:
+def training_images(job: Job) -> DataLoader:
     """The first images that the run was trained on, as they are in a test."""
     cfg = job_config(job)
     loader = cfg.train_dataloader
     loader.sampler.shuffle = loader.drop_last = False
-    loader.dataset.update(pipeline=cfg.test_pipeline, indices=count)
+    loader.dataset.update(pipeline=cfg.test_pipeline, indices=TRAINING_IMAGES)
     return Runner.build_dataloader(loader)
 
 

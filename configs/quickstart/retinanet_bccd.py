@@ -16,6 +16,15 @@ model = dict(
         in_channels=64,
         feat_channels=64,
         stacked_convs=2,
+        # Cells and platelets are 20 to 120 pixels here.
+        anchor_generator=dict(octave_base_scale=2),
+        # RetinaNet's 0.01 is made for 256 channels: with 64 the signal would fade.
+        init_cfg=dict(
+            type='Normal',
+            layer='Conv2d',
+            std=0.02,
+            override=dict(type='Normal', name='retina_cls', std=0.01, bias_prob=0.01),
+        ),
     ),
 )
 
@@ -46,7 +55,7 @@ _dataset = dict(
 )
 train_dataloader = dict(
     _delete_=True,
-    batch_size=8,
+    batch_size=4,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='AspectRatioBatchSampler'),

@@ -31,6 +31,7 @@ def tool(monkeypatch):
         return cfg
 
     module.pretrain = 0
+    monkeypatch.setattr(runs, 'TRAINING_IMAGES', 4)
     module.runs = runs
     for part in (module, runs):
         monkeypatch.setattr(part, 'job_config', small)
@@ -85,7 +86,7 @@ def test_rows_start_from_the_same_weights(tool, tmp_path, model, data):
         tool.runs.initial_weights(job(tool, tmp_path, model=model, data=data)),
         weights_only=True,
     )
-    for row in ('consistent', 'cascade', '2_1', '3_2', 'sharper_stds'):
+    for row in ('consistent', 'cascade', '3_2'):
         one = job(tool, tmp_path, row, model=model, data=data)
         assert (
             tool.runs.initial_weights(one).name
@@ -189,11 +190,10 @@ def test_rows_go_on_from_one_pretraining(tool, tmp_path, monkeypatch):
     monkeypatch.setattr(tool, 'ProcessPoolExecutor', InThisProcess)
     jobs = [
         job(tool, tmp_path, row, epochs=1, seed=seed)
-        for seed in (0, 1)
-        for row in ('baseline', 'consistent')
+        for seed, row in ((0, 'baseline'), (0, 'consistent'), (1, 'baseline'))
     ]
     results = tool.run_all(jobs, processes=1)
-    assert order == 2 * ['pretraining', 'baseline', 'consistent']
+    assert order == ['pretraining', 'baseline', 'consistent', 'pretraining', 'baseline']
     assert set(results) == set(jobs)
     start = tool.runs.initial_weights(jobs[0])
     assert start == tool.runs.initial_weights(jobs[1])
