@@ -18,6 +18,8 @@ NOT_PACKED = {
     'setup.sh',
     'soak.py',
     'study.py',
+    'study_runs.py',
+    'study_tables.py',
     'test_all.sh',
     'versions.sh',
 }

@@ -15,7 +15,8 @@ from .utils.configs import config_root
 def tools() -> dict[str, Path]:
     """The tools, by name."""
     folder = config_root().parent / 'tools'
-    return {path.stem: path for path in sorted(folder.glob('*.py'))}
+    files = sorted(folder.glob('*.py'))
+    return {p.stem: p for p in files if '__main__' in p.read_text(encoding='utf-8')}
 
 
 def main() -> None:
@@ -29,7 +30,10 @@ def main() -> None:
             print(f'  {tool:14} {(text or "").splitlines()[0]}')
         return
     if name not in known:
-        sys.exit(f'there is no tool {name!r}; there are {", ".join(known)}')
+        sys.exit(
+            f'there is no tool {name!r} here; there are {", ".join(known)} (in a '
+            'checkout also those that need its data, such as quickstart and study)'
+        )
     path = str(known[name])
     sys.argv = [path, *sys.argv[2:]]
     sys.path[0] = str(known[name].parent)

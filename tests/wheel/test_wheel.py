@@ -187,5 +187,5 @@ def test_the_package_lists_and_runs_its_tools(monkeypatch, capsys):
         __main__.main()
     assert done.value.code == 0 and 'Example:' in capsys.readouterr().out
     monkeypatch.setattr(sys, 'argv', ['mmdet_consistent', 'trian'])
-    with pytest.raises(SystemExit, match="no tool 'trian'"):
+    with pytest.raises(SystemExit, match="no tool 'trian' here"):
         __main__.main()
