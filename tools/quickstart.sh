@@ -2,7 +2,7 @@
 #
 # RetinaNet and ConRetinaNet on blood cells, trained and compared on this machine.
 #
-#   tools/quickstart.sh            # about ten minutes on two CPU cores
+#   tools/quickstart.sh            # about five minutes on two CPU cores
 #   tools/quickstart.sh --smoke    # about one minute: does it run at all?
 #
 # Sets the environment up first if need be (tools/setup.sh).
