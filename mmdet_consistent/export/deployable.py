@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from mmdet.models.dense_heads import AnchorHead
+from mmdet.models.dense_heads import RetinaHead, SSDHead
 from mmdet.models.detectors import SingleStageDetector
 from torch import Tensor, nn
 
@@ -29,7 +29,7 @@ class DeployableDetector(nn.Module):
     def __init__(self, detector: SingleStageDetector, nms: bool) -> None:
         super().__init__()
         self.detector = detector.eval()
-        self.head: AnchorHead = detector.bbox_head
+        self.head = detector.bbox_head
         self.nms = nms
         self.test_cfg = self.head.test_cfg
         _refuse(detector, nms)
@@ -156,28 +156,27 @@ def _rows(batch: int, x: Tensor, depth: int) -> Tensor:
 def _refuse(detector: SingleStageDetector, nms: bool) -> None:
     """Raise on what is not exported."""
     head, cfg = detector.bbox_head, detector.bbox_head.test_cfg
-    if not isinstance(head, AnchorHead) or head.bbox_coder.encode_size % 4:
+    if not isinstance(head, (RetinaHead, SSDHead)):
         raise ConfigError(
             f'model.bbox_head.type={type(head).__name__!r} is not exported: only '
-            "heads with anchors are, mmdet's RetinaHead and SSDHead and our own"
+            "mmdet's RetinaHead and SSDHead and heads derived from them are"
         )
     if not nms:
         return
-    kind = cfg.nms.get('type', 'nms')
-    found = {
-        "model.test_cfg.nms.type must be 'nms'": kind == 'nms' or repr(kind),
-        'model.test_cfg.nms.class_agnostic must be False': not cfg.nms.get(
-            'class_agnostic', False
-        ),
-        'model.test_cfg.nms_pre must be above 0': cfg.get('nms_pre', -1) > 0
-        or cfg.get('nms_pre', -1),
-        'model.test_cfg.min_bbox_size must be 0 or -1': cfg.get('min_bbox_size', -1)
-        <= 0
-        or cfg.min_bbox_size,
-    }
-    for rule, value in found.items():
-        if value is not True:
+    kind, agnostic = cfg.nms.get('type', 'nms'), cfg.nms.get('class_agnostic', False)
+    nms_pre, smallest = cfg.get('nms_pre', -1), cfg.get('min_bbox_size', -1)
+    floor = cfg.get('score_thr', 0)
+    rules = (
+        ('nms.type', kind, "'nms'", kind == 'nms'),
+        ('nms.class_agnostic', agnostic, 'False', not agnostic),
+        ('nms_pre', nms_pre, 'above 0', nms_pre > 0),
+        ('min_bbox_size', smallest, '0 or -1', smallest <= 0),
+        ('score_thr', floor, 'at least 0', floor >= 0),
+    )
+    for field, value, rule, holds in rules:
+        if not holds:
             raise ConfigError(
-                f'{rule} for an export with suppression, got {value}; change it with '
-                '--cfg-options, or export without: --no-nms'
+                f'model.test_cfg.{field} must be {rule} for an export with '
+                f'suppression, got {value!r}; change it with --cfg-options, or export '
+                'without: --no-nms'
             )

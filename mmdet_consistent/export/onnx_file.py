@@ -1,4 +1,4 @@
-"""Writing a detector to an ONNX file, and comparing the file with PyTorch."""
+"""Writing a detector to an ONNX file."""
 
 import io
 import json

@@ -222,7 +222,7 @@ def test_an_image_without_detections(exported):
             dict(nms=dict(type='soft_nms', iou_threshold=0.5)),
             "got 'soft_nms'.*--no-nms",
         ),
-        (dict(min_bbox_size=4), 'min_bbox_size must be 0 or -1.*got 4'),
+        (dict(min_bbox_size=4), 'min_bbox_size must be 0 or -1 .*got 4'),
     ],
 )
 def test_what_is_not_exported_is_refused(test_cfg, message, tmp_path):
