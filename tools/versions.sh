@@ -4,6 +4,7 @@
 #
 #   bash tools/versions.sh                 # all stacks below
 #   bash tools/versions.sh oldest forks    # some of them
+#   TESTS='tests/heads tests/losses' bash tools/versions.sh oldest    # some tests
 #
 # Each gets an environment of its own in work_dirs/versions/NAME, made by
 # tools/setup.sh; a second run uses it again. Making one takes as long as a first
@@ -14,12 +15,14 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 ROOT="$PWD"
 HERE="$ROOT/work_dirs/versions"
+SOME="${TESTS:-}"
+read -ra TESTS <<<"${SOME:-tests}"
 PAGE="$ROOT/docs/versions.md"
 
 # NAME|PYTHON|PyTorch|what goes in before tools/setup.sh, which adds the rest. (mmcv is
 # chosen by setup.sh to go with mmdet: 2.0.1 with 3.0.)
 STACKS=(
-  'oldest|python3.9|torch==2.0.1|mmengine==0.7.4 mmdet==3.0.0'
+  'oldest|python3.9|torch==2.0.1|mmengine==0.7.4 mmdet==3.0.0 yapf==0.40.1 tomli importlib-metadata zipp'
   '2024|python3.10|torch==2.3.1|mmengine==0.10.4 mmdet==3.3.0'
   'today|python3||'
   'forks|python3||onedl-mmengine==0.10.12 onedl-mmdetection==3.5.1 onedl-mmcv==2.3.6'
@@ -63,7 +66,7 @@ run_stack() { # run_stack NAME PYTHON TORCH OTHERS: one row of the table
   fi
   local versions outcome
   versions="$("$env/bin/python" tools/setup/check_env.py verify | tr '\n' ',' | sed 's/,$//; s/,/, /g')"
-  OMP_NUM_THREADS=1 "$env/bin/python" -m pytest -q -p no:cacheprovider >>"$log" 2>&1 || true
+  OMP_NUM_THREADS=1 "$env/bin/python" -m pytest -q -p no:cacheprovider "${TESTS[@]}" >>"$log" 2>&1 || true
   outcome="$(tail -n 1 "$log" | sed 's/=//g; s/^ *//; s/ *$//')"
   row "$name" "$wanted" "$versions" "$outcome"
 }
@@ -84,8 +87,8 @@ done
 # Put the table between the page's marks; written beside, then renamed.
 {
   sed '/<!-- versions:begin -->/q' "$PAGE"
-  printf 'Made by `bash tools/versions.sh%s`.\n\n' "${*:+ $*}"
-  printf '| stack | asked for | got | quick tests |\n| --- | --- | --- | --- |\n'
+  printf 'Made by `%sbash tools/versions.sh%s`.\n\n' "${SOME:+TESTS='$SOME' }" "${*:+ $*}"
+  printf '| stack | asked for | got | %s |\n| --- | --- | --- | --- |\n' "${SOME:-quick tests}"
   cat "$rows"
   sed -n '/<!-- versions:end -->/,$p' "$PAGE"
 } >"$PAGE.tmp"
