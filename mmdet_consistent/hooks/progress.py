@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any, Optional, TextIO
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -71,7 +72,7 @@ class ProgressHook(Hook):
         self._last_line = now
         step = statistics.median(self.step_seconds[-50:])
         left = step * (total - done + self.runs_left * total)
-        loss = float(outputs['loss']) if 'loss' in outputs else float('nan')
+        loss = float(torch.as_tensor(outputs.get('loss', float('nan'))).detach())
         line = (
             f'{self.name}: epoch {runner.epoch + 1}/{runner.max_epochs}, '
             f'{100 * done // total} %, loss {loss:.3f}, '

@@ -104,7 +104,6 @@ def test_rows_start_from_the_same_weights(tool, tmp_path, model, data):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings('ignore:Converting a tensor with requires_grad')
 def test_rows_are_paired_and_an_interrupted_run_goes_on(tool, tmp_path, monkeypatch):
     seen = {}
     step = MODELS.get('RetinaNet').train_step
@@ -169,7 +168,6 @@ def test_rows_are_paired_and_an_interrupted_run_goes_on(tool, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings('ignore:Converting a tensor with requires_grad')
 def test_rows_go_on_from_one_pretraining(tool, tmp_path, monkeypatch):
     tool.pretrain = 1
     order = []
