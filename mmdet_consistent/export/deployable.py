@@ -124,17 +124,14 @@ class DeployableDetector(nn.Module):
         return boxes, best, index % classes
 
     def _scores(self, batch: int, logits: Tensor) -> Tensor:
-        """Scores of the classes, (N, K, C); of a cascade, its stages' mean."""
+        """Scores of the classes, (N, K, C)."""
         head = self.head
-        stages = [logits]
-        if isinstance(head, ConsistentMixin) and head.variant.own_towers:
-            stages = logits.chunk(head.label_stages, dim=1)
-            if head.variant.scores == 'last':
-                stages = stages[-1:]
-        rows = torch.stack([_rows(batch, x, head.cls_out_channels) for x in stages])
+        if isinstance(head, ConsistentMixin):
+            [logits] = head.merge_scores([logits])
+        rows = _rows(batch, logits, head.cls_out_channels)
         if head.use_sigmoid_cls:
-            return rows.sigmoid().mean(dim=0)
-        return rows.softmax(dim=-1)[..., :-1].mean(dim=0)
+            return rows.sigmoid()
+        return rows.softmax(dim=-1)[..., :-1]
 
     def _decode(self, batch: int, boxes: Tensor, deltas: Tensor) -> Tensor:
         """All regression stages, not clipped: (N, K, 4)."""

@@ -389,19 +389,29 @@ class ConsistentMixin(RememberedAnchors):
     def predict_by_feat(
         self, cls_scores: list[Tensor], bbox_preds: list[Tensor], *args, **kwargs
     ) -> InstanceList:
-        """The base head's: scores as they are, boxes by the chained coder.
+        """The base head's: boxes by the chained coder, scores merged."""
+        cls_scores = self.merge_scores(cls_scores)
+        return super().predict_by_feat(cls_scores, bbox_preds, *args, **kwargs)
 
-        A cascade's scores become the mean of its stages' probabilities.
+    def merge_scores(self, cls_scores: list[Tensor]) -> list[Tensor]:
+        """The logits that boxes are scored by: as they are, but for a cascade's.
+
+        Args:
+            cls_scores: Of each level, as ``forward`` gives them.
+
+        Returns:
+            Of each level, (N, A·C, H, W); of a cascade, those of the mean of its
+            stages' probabilities (or of the last stage, see :class:`Variant`).
         """
         stages = self._split_scores(cls_scores)
-        if len(stages) > 1 and self.variant.scores == 'last':
-            cls_scores = stages[-1]
-        elif len(stages) > 1:
-            cls_scores = [
-                mean_score_logits(list(level), self.use_sigmoid_cls, self.num_classes)
-                for level in zip(*stages)
-            ]
-        return super().predict_by_feat(cls_scores, bbox_preds, *args, **kwargs)
+        if len(stages) == 1:
+            return cls_scores
+        if self.variant.scores == 'last':
+            return stages[-1]
+        return [
+            mean_score_logits(list(level), self.use_sigmoid_cls, self.num_classes)
+            for level in zip(*stages)
+        ]
 
     # ------------------------------------------------------------- helpers
 
