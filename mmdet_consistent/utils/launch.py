@@ -54,11 +54,17 @@ def load_config(
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Print an error that explains itself without its traceback, with status 1."""
+    """Print an error that explains itself without its traceback, with status 1.
+
+    When all went well, the process group is left in order: one that is still there
+    at the interpreter's end may abort it, after the work was done.
+    """
     try:
         yield
     except UserError as error:
         raise SystemExit(f'{type(error).__name__}: {error}') from error
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def join_cpu_processes(cfg: Config) -> None:
