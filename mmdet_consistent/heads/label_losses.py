@@ -26,6 +26,15 @@ SUMMED_BOX_LOSSES = tuple(
 )
 
 
+# What a subclass may not have changed if stage 0 is to be computed with the others.
+SEAMS = ('get_anchors', 'get_targets', '_get_targets_single', 'loss_by_feat_single')
+
+
+def keeps_seams(head: type, ours: type) -> bool:
+    """Whether a head class makes targets and first-stage losses as ours does."""
+    return all(getattr(head, name) is getattr(ours, name) for name in SEAMS)
+
+
 def sums_over_anchors(loss: nn.Module) -> bool:
     """Whether a box loss is a sum over rows, divided by ``avg_factor``."""
     return type(loss) in SUMMED_BOX_LOSSES and loss.reduction == 'mean'

@@ -6,11 +6,8 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from .consistent_mixin import ConsistentMixin
-from .label_losses import is_plain_focal
+from .label_losses import is_plain_focal, keeps_seams
 from .variants import FeatureGate, LaterTower, stack_deltas
-
-# What must be RetinaNet's own for stage 0 to be computed with the others.
-SEAMS = ('get_anchors', 'get_targets', '_get_targets_single', 'loss_by_feat_single')
 
 
 @MODELS.register_module()
@@ -27,11 +24,8 @@ class ConsistentRetinaHead(ConsistentMixin, RetinaHead):
         return [(self, 'retina_reg')]
 
     def _base_is_plain(self) -> bool:
-        own = all(
-            getattr(type(self), name) is getattr(ConsistentRetinaHead, name)
-            for name in SEAMS
-        )
-        return own and is_plain_focal(self.loss_cls) and self._sums_boxes()
+        plain = is_plain_focal(self.loss_cls) and self._sums_boxes()
+        return plain and keeps_seams(type(self), ConsistentRetinaHead)
 
     def _build_later_towers(self) -> None:
         gated = self.variant.type == 'gated_cascade'

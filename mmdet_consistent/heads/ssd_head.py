@@ -8,12 +8,10 @@ from torch import Tensor, nn
 
 from ..losses import mined_losses, softmax_losses
 from .consistent_mixin import ConsistentMixin
+from .label_losses import keeps_seams
 from .level_rows import class_rows, mmdet_order, split_levels
 from .targets import StageTargets
 from .variants import LaterTower, stack_deltas
-
-# What must be SSD's own for stage 0 to be computed with the others.
-SEAMS = ('get_anchors', 'get_targets', '_get_targets_single', 'loss_by_feat_single')
 
 
 @MODELS.register_module()
@@ -34,10 +32,7 @@ class ConsistentSSDHead(ConsistentMixin, SSDHead):
         return [(layers, str(len(layers) - 1)) for layers in self.reg_convs]
 
     def _base_is_plain(self) -> bool:
-        return all(
-            getattr(type(self), name) is getattr(ConsistentSSDHead, name)
-            for name in SEAMS
-        )
+        return keeps_seams(type(self), ConsistentSSDHead)
 
     def _sums_boxes(self) -> bool:
         return True

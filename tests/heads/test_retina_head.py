@@ -9,7 +9,9 @@ from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 
+from mmdet_consistent import ConsistentRetinaHead
 from tests.heads.helpers import (
+    HEAD,
     as_scalars,
     build_head,
     features,
@@ -462,3 +464,16 @@ def test_every_retinanet_config_of_mmdet_takes_the_head(name):
     assert built.retina_reg.later_stages[0].bias.grad.abs().sum() > 0
     later = sum(p.numel() for p in built.retina_reg.later_stages.parameters())
     assert later == built.retina_reg.weight.numel() + built.retina_reg.bias.numel()
+
+
+def test_a_subclass_with_targets_of_its_own_is_asked_for_them():
+    class Picky(ConsistentRetinaHead):
+        def get_targets(self, *args, **kwargs):
+            targets = super().get_targets(*args, **kwargs)
+            self.asked = True
+            return targets
+
+    head = MODELS.build(ConfigDict(type=Picky, **HEAD))
+    assert head._first_rule() is None
+    losses_of(head, ground_truth())
+    assert head.asked
