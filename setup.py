@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parent
 # These need the checkout: its data, its pages, its environment.
 NOT_PACKED = {
     'docs.py',
+    'generated.py',
     'metafile.py',
     'paper.py',
     'pure_configs.py',

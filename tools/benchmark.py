@@ -38,6 +38,7 @@ from mmdet_consistent.benchmark.plots import plot_growth
 from mmdet_consistent.benchmark.profiling import profile_head_loss
 from mmdet_consistent.benchmark.results import read_csv, write_csv
 from mmdet_consistent.benchmark.targets import OURS, verdicts
+from mmdet_consistent.utils import atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / 'docs/results'
@@ -198,9 +199,7 @@ def write_page(rows: list, costs: list, about: dict, args: argparse.Namespace) -
         *report.profile_section(profiles(args)),
         *report.history_section(read_history(saved) if saved.is_file() else []),
     ]
-    partial = DOCS / 'speed.md.partial'
-    partial.write_text('\n\n'.join(paragraphs) + '\n')
-    os.replace(partial, DOCS / 'speed.md')
+    atomic.write(DOCS / 'speed.md', ('\n\n'.join(paragraphs) + '\n').encode())
 
 
 def show(paragraphs: list[str]) -> None:

@@ -18,6 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from generated import write_or_check
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / 'docs'
 LINK = re.compile(r'(!?)\[([^\]]*)\]\(([^)\s]+)\)')
@@ -141,13 +143,8 @@ def main() -> None:
     )
     parser.add_argument('--check', action='store_true', help='write and build nothing')
     args = parser.parse_args()
-    page, text = DOCS / 'model_zoo.md', zoo()
-    if not args.check:
-        beside = page.with_suffix('.tmp')
-        beside.write_text(text, encoding='utf-8')
-        os.replace(beside, page)
-    elif not page.is_file() or page.read_text(encoding='utf-8') != text:
-        sys.exit('docs/model_zoo.md is out of date: run python tools/docs.py')
+    refusal = 'docs/model_zoo.md is out of date: run python tools/docs.py'
+    write_or_check(DOCS / 'model_zoo.md', zoo(), args.check, refusal)
     broken = broken_links()
     if broken:
         sys.exit('\n'.join(broken))

@@ -8,13 +8,11 @@ Example:
     python tools/metafile.py --check    # fail if they are out of date
 """
 
-import argparse
 import json
-import os
-import sys
 from pathlib import Path
 
 import yaml
+from generated import parse_args, write_or_check
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = '# Made by `python tools/metafile.py` from configs/paper_tables.json.\n'
@@ -85,21 +83,10 @@ def render() -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        '--check', action='store_true', help='write nothing; fail if it would change'
-    )
-    args = parser.parse_args()
+    args = parse_args(__doc__)
     for name, text in render().items():
-        path = ROOT / name
-        if not args.check:
-            beside = path.with_suffix('.tmp')
-            beside.write_text(text, encoding='utf-8')
-            os.replace(beside, path)
-        elif not path.is_file() or path.read_text(encoding='utf-8') != text:
-            sys.exit(f'{name} is out of date: run python tools/metafile.py')
+        refusal = f'{name} is out of date: run python tools/metafile.py'
+        write_or_check(ROOT / name, text, args.check, refusal)
 
 
 if __name__ == '__main__':

@@ -5,11 +5,10 @@ Example:
     python tools/paper.py --check    # fail if it is out of date
 """
 
-import argparse
 import json
-import os
-import sys
 from pathlib import Path
+
+from generated import parse_args, write_or_check
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = ROOT / 'configs/paper_tables.json'
@@ -123,20 +122,10 @@ def render(rows: list) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        '--check', action='store_true', help='write nothing; fail if it would change'
-    )
-    args = parser.parse_args()
+    args = parse_args(__doc__)
     page = render(json.loads(TABLES.read_text(encoding='utf-8')))
-    if not args.check:
-        beside = PAGE.with_suffix('.tmp')
-        beside.write_text(page, encoding='utf-8')
-        os.replace(beside, PAGE)
-    elif not PAGE.exists() or PAGE.read_text(encoding='utf-8') != page:
-        sys.exit(f'{PAGE.relative_to(ROOT)} is out of date: run python tools/paper.py')
+    refusal = f'{PAGE.relative_to(ROOT)} is out of date: run python tools/paper.py'
+    write_or_check(PAGE, page, args.check, refusal)
 
 
 if __name__ == '__main__':

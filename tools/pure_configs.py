@@ -8,13 +8,12 @@ Example:
     python tools/pure_configs.py --check    # fail if they are out of date
 """
 
-import argparse
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+from generated import parse_args, write_or_check
 from mmengine.config import Config
 
 import mmdet_consistent
@@ -77,21 +76,11 @@ def render(name: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        '--check', action='store_true', help='write nothing; fail if it would change'
-    )
-    args = parser.parse_args()
+    args = parse_args(__doc__)
     for name in WRITTEN_OUT:
-        path, text = TARGET / f'{name}.py', render(name)
-        if not args.check:
-            beside = path.with_suffix('.tmp')
-            beside.write_text(text, encoding='utf-8')
-            os.replace(beside, path)
-        elif not path.is_file() or path.read_text(encoding='utf-8') != text:
-            sys.exit(f'{path.relative_to(ROOT)} is out of date: run {__file__}')
+        path = TARGET / f'{name}.py'
+        refusal = f'{path.relative_to(ROOT)} is out of date: run {__file__}'
+        write_or_check(path, render(name), args.check, refusal)
 
 
 if __name__ == '__main__':

@@ -24,6 +24,7 @@ from mmengine.runner import Runner
 import mmdet_consistent
 from mmdet_consistent.analysis.side_by_side import draw_side_by_side, markdown_table
 from mmdet_consistent.hooks import ProgressHook
+from mmdet_consistent.utils import atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = {
@@ -97,9 +98,7 @@ def run_model(name: str, runs_left: int, args: argparse.Namespace) -> dict:
         checkpoint=str(work_dir / f'epoch_{runner.max_epochs}.pth'),
         detections=detect(runner, 3),
     )
-    partial = result_file.with_suffix('.partial')
-    partial.write_text(json.dumps(result))
-    os.replace(partial, result_file)
+    atomic.write(result_file, json.dumps(result).encode())
     return result
 
 

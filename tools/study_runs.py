@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 import mmdet_consistent  # noqa: F401  (registers the heads)
 from mmdet_consistent.analysis import study, study_boxes
 from mmdet_consistent.hooks import ProgressHook
+from mmdet_consistent.utils import atomic
 
 TRAINING_IMAGES = 80  # of those that a run has seen, to look at its anchors on
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,9 +123,7 @@ def weights_of(job: Job) -> Path:
 
 def write_json(path: Path, content: dict) -> None:
     """Write beside, then rename."""
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(content, indent=1))
-    os.replace(partial, path)
+    atomic.write(path, json.dumps(content, indent=1).encode())
 
 
 def recipe(job: Job) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..utils import atomic
 from .collect import Table, concatenate
 
 
@@ -101,9 +102,7 @@ class ShardStore:
 
 def write_text(path: Path, text: str) -> None:
     """Write beside, then rename: a reader never meets half a file."""
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, path)
+    atomic.write(path, text.encode('utf-8'))
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray]) -> None:

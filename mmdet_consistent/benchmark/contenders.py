@@ -94,16 +94,6 @@ def quiet_logger() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _usable(head: nn.Module) -> nn.Module:
-    """Let mmdet 3.3's SSD head predict: it lacks an attribute that is read.
-
-    See https://github.com/open-mmlab/mmdetection/issues/11780.
-    """
-    if not hasattr(head, 'loss_cls'):
-        head.loss_cls = None
-    return head
-
-
 def build_detector(case: Case, contender: str) -> nn.Module:
     """The whole detector, on the case's device, in training mode."""
     register_all_modules(init_default_scope=True)
@@ -111,7 +101,6 @@ def build_detector(case: Case, contender: str) -> nn.Module:
     model = MODELS.build(detector_config(case, contender))
     with quiet_logger():
         model.init_weights()
-    _usable(model.bbox_head)
     return model.to(case.device).train()
 
 
@@ -128,4 +117,4 @@ def build_slim_head(case: Case, contender: str) -> nn.Module:
     else:
         head.in_channels = (SLIM_CHANNELS,) * len(head.in_channels)
     torch.manual_seed(0)
-    return _usable(MODELS.build(head)).to(case.device).train()
+    return MODELS.build(head).to(case.device).train()

@@ -1,13 +1,14 @@
 """Pascal VOC annotations to one COCO dictionary, with an optional resize."""
 
 import json
-import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
 import cv2
+
+from ..utils import atomic
 
 
 def read_objects(xml_path: Path, categories: Sequence[str]) -> tuple[list, list]:
@@ -94,7 +95,7 @@ def convert(
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         file_name = f'{name}.jpg'
         encoded = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        _write(out_root / 'images' / file_name, encoded.tobytes())
+        atomic.write(out_root / 'images' / file_name, encoded.tobytes())
         images.append(
             dict(id=image_id, file_name=file_name, width=new_width, height=new_height)
         )
@@ -121,12 +122,5 @@ def convert(
         categories=[dict(id=i, name=n) for i, n in enumerate(categories, start=1)],
     )
     path = out_root / 'annotations' / f'{split}.json'
-    _write(path, json.dumps(coco, separators=(',', ':')).encode())
+    atomic.write(path, json.dumps(coco, separators=(',', ':')).encode())
     return dropped
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside, then rename: a good file is never replaced by half of one."""
-    partial = path.with_name(path.name + '.partial')
-    partial.write_bytes(content)
-    os.replace(partial, path)

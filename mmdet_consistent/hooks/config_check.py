@@ -3,12 +3,11 @@
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from ..utils.architecture import compare
+from ..utils.architecture import compare, unwrapped
 from ..utils.checkpoint import CheckpointError
 from ..utils.errors import ConfigError
 
@@ -46,7 +45,7 @@ class ConfigCheckHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Say what is missing and left over; refuse what can't be meant."""
-        model = _bare(runner.model)
+        model = unwrapped(runner.model)
         result = compare(model, checkpoint.get('state_dict', checkpoint))
         if not result:
             return
@@ -93,7 +92,7 @@ def check_classes(model: nn.Module, dataset: Any, field: str) -> None:
         ConfigError: Naming both numbers and the fields to change.
     """
     classes = getattr(dataset, 'metainfo', {}).get('classes')
-    head = getattr(_bare(model), 'bbox_head', None)
+    head = getattr(unwrapped(model), 'bbox_head', None)
     number = getattr(head, 'num_classes', None)
     if classes is None or number is None:
         return
@@ -117,9 +116,3 @@ def check_classes(model: nn.Module, dataset: Any, field: str) -> None:
             f'({", ".join(classes)}): the names must be those under "categories" in '
             'the file'
         )
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model

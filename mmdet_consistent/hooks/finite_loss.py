@@ -6,11 +6,11 @@ from typing import Any, Optional
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
+from ..utils.architecture import unwrapped
 from ..utils.errors import UserError
 
 
@@ -45,7 +45,7 @@ class FiniteLossHook(Hook):
         if self.patience is None:
             scaled = hasattr(runner.optim_wrapper, 'loss_scaler')
             self.patience = 10 if scaled else 0
-        head = getattr(_bare(runner.model), 'bbox_head', None)
+        head = getattr(unwrapped(runner.model), 'bbox_head', None)
         if head is not None:
             head.register_forward_hook(self._keep)
 
@@ -77,10 +77,11 @@ class FiniteLossHook(Hook):
             and 'loss' in name
             and not math.isfinite(value.current())
         }
+        origin = self._origin(unwrapped(runner.model), data_batch)
         raise NonFiniteLossError(
             f'epoch {runner.epoch + 1}, iteration {runner.iter + 1}: '
             + ', '.join(f'{name} is {value}' for name, value in bad.items())
-            + f'. {self._origin(_bare(runner.model), data_batch)} Likely ways out: a '
+            + f'. {origin} Likely ways out: a '
             'smaller lr, a longer warm-up, gradient clipping '
             '(optim_wrapper.clip_grad). The checkpoints are from before this step: '
             '--resume goes on from the last one.'
@@ -138,7 +139,3 @@ def _levels(value: Any) -> Sequence[torch.Tensor]:
 def _first_bad_image(tensor: torch.Tensor) -> Optional[int]:
     good = torch.isfinite(tensor.detach()).flatten(1).all(dim=1)
     return None if bool(good.all()) else int((~good).nonzero()[0])
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model

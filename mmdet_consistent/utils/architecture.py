@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import torch
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 
@@ -91,3 +92,10 @@ def _list(names: list[str]) -> str:
 
 def _shape(shape: tuple) -> str:
     return '×'.join(map(str, shape)) or 'a single number'
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The detector itself, out of distributed and test-time wrappers."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
