@@ -16,6 +16,7 @@ later stages where its loss is a plain sum over anchors, else by the base head.
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Optional, Union
 
 import torch
@@ -23,11 +24,14 @@ from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import get_box_tensor
 from mmdet.utils import InstanceList, OptInstanceList, reduce_mean
+from mmengine.config import ConfigDict
 from mmengine.dist import get_world_size
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..task_modules import ChainedBBoxCoder, SecondPassAssigner, rule_of
 from ..utils.device import is_on_cpu
+from .additions import Addition, TrainingBatch
 from .anchors import RememberedAnchors
 from .label_losses import label_set_losses, masked_sum, sums_over_anchors
 from .level_rows import flatten_levels
@@ -62,6 +66,7 @@ class ConsistentMixin(RememberedAnchors):
         variant: Figure 4's: ``'consistent'`` (d, the default), ``'cascade'`` (b),
             ``'gated_cascade'`` (c), ``'baseline'`` (a); or a dict with that
             ``type`` and the options of :class:`Variant`.
+        additions: What goes beyond the paper: configs of :class:`Addition`.
 
     Raises:
         ValueError: If an option is impossible; says which, and the way out.
@@ -77,6 +82,7 @@ class ConsistentMixin(RememberedAnchors):
         stage_bbox_coders: Union[dict, Sequence[dict], None] = None,
         cls_normalizer: str = 'stage',
         variant: Union[str, dict] = 'consistent',
+        additions: Sequence[dict] = (),
         **kwargs,
     ) -> None:
         options = StageOptions.check(
@@ -105,13 +111,17 @@ class ConsistentMixin(RememberedAnchors):
         coders = [TASK_UTILS.build(config) for config in configs or []]
         coders = coders or [self.bbox_coder] * (self.reg_stages - 1)
         self.stage_coders = [self.bbox_coder, *coders]
-        if self.reg_stages > 1:
+        self.additions = Addition.build_all(additions, self.variant)
+        self.extra_values = sum(addition.values for addition in self.additions)
+        if self.reg_stages > 1 or self.extra_values:
             # For good: mmdet's predict path, TTA and exporters find it here.
-            self.bbox_coder = ChainedBBoxCoder(self.stage_coders)
+            self.bbox_coder = ChainedBBoxCoder(self.stage_coders, self.extra_values)
         if self.variant.own_towers:
             self._build_later_towers()
-        elif self.reg_stages > 1:
+        elif self.reg_stages > 1 or self.extra_values:
             self._replace_box_outputs()
+        for addition in self.additions:
+            addition.attach(self)
 
     # ------------------------------------- what a detector's own class says
 
@@ -133,11 +143,11 @@ class ConsistentMixin(RememberedAnchors):
     # ------------------------------------------------------------ building
 
     def _replace_box_outputs(self) -> None:
-        """Give every box output the later stages' deltas."""
+        """Give every box output the later stages' deltas, and the additions' values."""
         box = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
         identity = [coder.encode(box, box)[0] for coder in self.stage_coders[1:]]
         for parent, name in self._box_outputs():
-            replace_box_output(parent, name, identity)
+            replace_box_output(parent, name, identity, self.extra_values)
 
     def _build_stage_losses(self, later: int) -> None:
         """Copy the base losses: a loss with a memory (GHM) keeps one a stage."""
@@ -154,17 +164,20 @@ class ConsistentMixin(RememberedAnchors):
         batch_gt_instances: InstanceList,
         batch_img_metas: list[dict],
         batch_gt_instances_ignore: OptInstanceList = None,
+        other_outputs: Sequence[list[Tensor]] = (),
     ) -> dict:
         """Compute the losses of all stages (Eq. 1 and 2).
 
         Args:
             cls_scores: Logits of each level, (N, A·C, H, W); of a cascade,
                 (N, K·A·C, H, W) for K label stages.
-            bbox_preds: Deltas of each level, (N, A·S·4, H, W).
+            bbox_preds: Deltas of each level, (N, A·S·4, H, W); with additions,
+                their values follow an anchor's deltas.
             batch_gt_instances: ``bboxes`` (G, 4), xyxy in pixels, and
                 ``labels`` (G,) of each image.
             batch_img_metas: ``img_shape`` and ``pad_shape`` of each image.
             batch_gt_instances_ignore: ``bboxes`` of the ignore regions.
+            other_outputs: What else the base head's ``forward`` gives, for its loss.
 
         Returns:
             ``loss_cls`` and ``loss_bbox``, the base head's,
@@ -175,10 +188,11 @@ class ConsistentMixin(RememberedAnchors):
         stage_preds = self._split_preds(bbox_preds)
         losses: dict = {}
         trained = list(range(self.num_stages))  # the stages computed here
-        if self._first_rule() is None:
+        if self.first_rule() is None:
             losses = self._base_loss(
                 stage_scores[0],
                 stage_preds[0],
+                *other_outputs,
                 batch_gt_instances,
                 batch_img_metas,
                 batch_gt_instances_ignore,
@@ -193,9 +207,12 @@ class ConsistentMixin(RememberedAnchors):
         targets: dict[int, StageTargets] = {}
         for stage in range(self.num_stages):
             if stage > 0:
-                boxes, usable = self._refine(stage, boxes, usable, deltas[stage - 1])
+                boxes, usable = self.refine(stage, boxes, usable, deltas[stage - 1])
             if stage in trained:
                 targets[stage] = self._stage_targets(stage, boxes, usable, gts)
+        batch = TrainingBatch(cls_scores, bbox_preds, deltas, boxes, usable, gts)
+        for addition in self.additions:
+            targets = addition.adjust_targets(self, batch, targets)
         self._share_normalisers(targets)
 
         losses.update(self._cls_losses(stage_scores, targets))
@@ -205,6 +222,8 @@ class ConsistentMixin(RememberedAnchors):
                 losses[_name('loss_bbox', stage)] = self._bbox_loss(
                     stage, deltas[stage], target
                 )
+        for addition in self.additions:
+            losses.update(addition.losses(self, batch, targets))
         return losses
 
     def _cls_losses(
@@ -297,7 +316,7 @@ class ConsistentMixin(RememberedAnchors):
     # ------------------------------------------------------------- targets
 
     @torch.no_grad()
-    def _refine(
+    def refine(
         self, stage: int, boxes: Tensor, usable: Tensor, deltas: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Aᵏ = decode(Aᵏ⁻¹, tᵏ⁻¹), detached, in float32, not clipped.
@@ -323,6 +342,18 @@ class ConsistentMixin(RememberedAnchors):
         area = (x2 - x1) * (y2 - y1)
         sound = (x2 > x1) & (y2 > y1) & (area > 0) & (area < float('inf'))
         return torch.where(sound[..., None], refined, boxes), usable & sound
+
+    def final_boxes(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        """Where the boxes end up, after the last regression.
+
+        Returns:
+            (N, A, 4), detached, xyxy in pixels, not clipped, and the anchors still
+            usable, (N, A).
+        """
+        boxes, usable = batch.boxes, batch.usable
+        for stage in range(self.num_stages, self.reg_stages + 1):
+            boxes, usable = self.refine(stage, boxes, usable, batch.deltas[stage - 1])
+        return boxes, usable
 
     @torch.no_grad()
     def _stage_targets(
@@ -375,7 +406,7 @@ class ConsistentMixin(RememberedAnchors):
                 avg_factor=factor, cls_avg_factor=cls_factor
             )
 
-    def _first_rule(self):
+    def first_rule(self):
         """How stage 0 is matched, where it is computed with the later stages."""
         plain = isinstance(self.sampler, PseudoSampler) and self._base_is_plain()
         return rule_of(self.assigner) if plain else None
@@ -391,7 +422,18 @@ class ConsistentMixin(RememberedAnchors):
     ) -> InstanceList:
         """The base head's: boxes by the chained coder, scores merged."""
         cls_scores = self.merge_scores(cls_scores)
+        for addition in self.additions:
+            kwargs.update(addition.predict_inputs(self, bbox_preds))
         return super().predict_by_feat(cls_scores, bbox_preds, *args, **kwargs)
+
+    def _bbox_post_process(
+        self, results: InstanceData, cfg: ConfigDict, *args, **kwargs
+    ) -> InstanceData:
+        """The base head's suppression, as the additions have it."""
+        post_process = super()._bbox_post_process
+        for addition in self.additions:
+            post_process = partial(addition.post_process, post_process)
+        return post_process(results, cfg, *args, **kwargs)
 
     def merge_scores(self, cls_scores: list[Tensor]) -> list[Tensor]:
         """The logits that boxes are scored by: as they are, but for a cascade's.
@@ -434,13 +476,22 @@ class ConsistentMixin(RememberedAnchors):
 
     def _split_preds(self, bbox_preds: list[Tensor]) -> list[list[Tensor]]:
         """Levels of (N, A·S·4, H, W) to stages of levels of (N, A·4, H, W)."""
-        if self.reg_stages == 1:
+        if self.reg_stages == 1 and not self.extra_values:
             return [bbox_preds]
-        staged = [pred.unflatten(1, (-1, self.reg_stages, 4)) for pred in bbox_preds]
+        staged = [pred.unflatten(1, (-1, self._row_size())) for pred in bbox_preds]
         return [
-            [pred[:, :, stage].flatten(1, 2) for pred in staged]
+            [pred[:, :, 4 * stage : 4 * stage + 4].flatten(1, 2) for pred in staged]
             for stage in range(self.reg_stages)
         ]
+
+    def split_extra(self, bbox_preds: list[Tensor]) -> list[Tensor]:
+        """The additions' values of each level: (N, A, E, H, W)."""
+        staged = [pred.unflatten(1, (-1, self._row_size())) for pred in bbox_preds]
+        return [pred[:, :, 4 * self.reg_stages :] for pred in staged]
+
+    def _row_size(self) -> int:
+        """What the box output gives for an anchor: S·4 deltas, then E values."""
+        return 4 * self.reg_stages + self.extra_values
 
 
 def _name(loss: str, stage: int) -> str:

@@ -5,38 +5,44 @@ from torch import Tensor, nn
 
 
 class LaterStage(nn.Module):
-    """Weight and bias of one later regression stage.
+    """Weight and bias of one later output.
 
     Not an ``nn.Conv2d`` on purpose: the base head's initialiser walks over all
-    convolutions, and this one has to start as the identity.
+    convolutions, and this one has to start as a constant.
 
     Args:
-        conv: The first stage's convolution, whose shape is taken over.
-        identity_deltas: Shape (4,), the deltas that leave a box where it is.
+        conv: The first stage's convolution, whose inputs are the same.
+        num_anchors: A.
+        values: Shape (D,), what it gives for each anchor at first: of a regression
+            stage, the deltas that leave a box where it is.
     """
 
-    def __init__(self, conv: nn.Conv2d, identity_deltas: Tensor) -> None:
+    def __init__(self, conv: nn.Conv2d, num_anchors: int, values: Tensor) -> None:
         super().__init__()
-        num_anchors = conv.out_channels // 4
-        self.weight = nn.Parameter(torch.zeros_like(conv.weight))
-        self.bias = nn.Parameter(identity_deltas.to(conv.weight).repeat(num_anchors))
+        weight = conv.weight
+        size = (num_anchors * len(values), *weight.shape[1:])
+        self.weight = nn.Parameter(weight.new_zeros(size))
+        self.bias = nn.Parameter(values.to(weight).repeat(num_anchors))
 
 
 class StagedConv2d(nn.Conv2d):
     """A box output convolution with one set of deltas per regression stage.
 
     ``weight`` and ``bias`` are the first stage's and keep the base head's
-    names, so a baseline's checkpoint loads; ``later_stages`` hold the others.
-    All stages are computed by one convolution.
+    names, so a baseline's checkpoint loads; ``later_stages`` hold the others, then
+    the additions' values. All are computed by one convolution.
 
     Args:
         conv: The base head's box output with A·4 output channels.
         identity_deltas: One (4,) tensor for each later stage: its coder's
             encoding of "stay where you are". The weights start at zero, so a
             fresh later stage returns exactly these.
+        extra_values: E, values of the additions for each anchor; they start at 0.
     """
 
-    def __init__(self, conv: nn.Conv2d, identity_deltas: list[Tensor]) -> None:
+    def __init__(
+        self, conv: nn.Conv2d, identity_deltas: list[Tensor], extra_values: int = 0
+    ) -> None:
         super().__init__(
             conv.in_channels,
             conv.out_channels,
@@ -50,33 +56,41 @@ class StagedConv2d(nn.Conv2d):
         )
         self.weight = conv.weight
         self.bias = conv.bias
+        self.num_anchors = conv.out_channels // 4
+        values = [*identity_deltas]
+        if extra_values:
+            values.append(torch.zeros(extra_values))
         self.later_stages = nn.ModuleList(
-            LaterStage(conv, deltas) for deltas in identity_deltas
+            LaterStage(conv, self.num_anchors, value) for value in values
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the deltas of all stages.
+        """Compute the deltas of all stages, and the additions' values.
 
         Args:
             x: Features, shape (N, C, H, W).
 
         Returns:
-            Deltas, shape (N, A·S·4, H, W); the channels run over anchors, then
-            stages, then the four deltas, so that ``reshape(-1, S * 4)`` after
-            mmdet's permutation gives one row per anchor.
+            Shape (N, A·(S·4 + E), H, W); the channels run over anchors, then
+            stages, then the four deltas, then the extra values, so that a
+            ``reshape(-1, S * 4 + E)`` after mmdet's permutation gives one row per
+            anchor.
         """
         first_bias = self.bias
         if first_bias is None:
             first_bias = self.weight.new_zeros(self.out_channels)
-        stages = [(self.weight, first_bias)]
-        stages += [(stage.weight, stage.bias) for stage in self.later_stages]
-        weight = torch.stack([w.unflatten(0, (-1, 4)) for w, _ in stages], dim=1)
-        bias = torch.stack([b.unflatten(0, (-1, 4)) for _, b in stages], dim=1)
-        return self._conv_forward(x, weight.flatten(0, 2), bias.flatten())
+        outputs = [(self.weight, first_bias)]
+        outputs += [(stage.weight, stage.bias) for stage in self.later_stages]
+        weight, bias = (
+            torch.cat([x.unflatten(0, (self.num_anchors, -1)) for x in part], dim=1)
+            for part in zip(*outputs)
+        )
+        return self._conv_forward(x, weight.flatten(0, 1), bias.flatten())
 
 
 def replace_box_output(
-    parent: nn.Module, name: str, identity_deltas: list[Tensor]
+    parent: nn.Module, name: str, identity_deltas: list[Tensor], extra_values: int = 0
 ) -> None:
     """Put a :class:`StagedConv2d` in place of ``parent.<name>``."""
-    setattr(parent, name, StagedConv2d(getattr(parent, name), identity_deltas))
+    conv = getattr(parent, name)
+    setattr(parent, name, StagedConv2d(conv, identity_deltas, extra_values))

@@ -23,7 +23,8 @@ class ConfigCheckHook(Hook):
     * A checkpoint of another architecture. mmengine loads what fits and logs the
       rest in one long line. Here it is a table; resuming and testing refuse,
       and so does ``load_from`` when less than half of the model is in the file.
-      A later stage's regression output may be missing: a baseline's file has none.
+      A later stage's regression output and what an addition has of its own may be
+      missing: a baseline's file has none.
 
     Args:
         may_be_missing: Parts of parameter names that a checkpoint needn't hold.
@@ -31,7 +32,9 @@ class ConfigCheckHook(Hook):
 
     priority = 'HIGH'
 
-    def __init__(self, may_be_missing: tuple[str, ...] = ('.later_stages.',)) -> None:
+    def __init__(
+        self, may_be_missing: tuple[str, ...] = ('.later_stages.', '.additions.')
+    ) -> None:
         self.may_be_missing = tuple(may_be_missing)
 
     def before_run(self, runner: Runner) -> None:

@@ -21,13 +21,16 @@ class ChainedBBoxCoder(BaseBBoxCoder):
     Args:
         stages: One box coder (config or object) for each stage, each with four
             deltas a box.
+        extra_values: Values that follow the deltas of a box and are no deltas.
 
     Raises:
         ValueError: If a stage's coder doesn't have four deltas a box, or not four
             means and deviations for them.
     """
 
-    def __init__(self, stages: Sequence[Union[dict, BaseBBoxCoder]]) -> None:
+    def __init__(
+        self, stages: Sequence[Union[dict, BaseBBoxCoder]], extra_values: int = 0
+    ) -> None:
         super().__init__(use_box_type=False)
         self.stages = [
             TASK_UTILS.build(stage) if isinstance(stage, dict) else stage
@@ -49,7 +52,7 @@ class ChainedBBoxCoder(BaseBBoxCoder):
                         f'target_{name}={tuple(values)}; give four numbers, for '
                         'dx, dy, dw and dh'
                     )
-        self.encode_size = 4 * len(self.stages)
+        self.encode_size = 4 * len(self.stages) + extra_values
 
     def encode(self, bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:
         """Not defined: a stage's target needs the boxes of that very stage."""
@@ -69,7 +72,8 @@ class ChainedBBoxCoder(BaseBBoxCoder):
 
         Args:
             bboxes: Prior boxes, shape (..., 4), xyxy in pixels.
-            pred_bboxes: Deltas, shape (..., S·4), stage after stage.
+            pred_bboxes: Deltas, shape (..., S·4 + E), stage after stage; the E extra
+                values are not looked at.
             max_shape: (height, width) to clip the last stage's boxes to.
             **kwargs: Passed on to each stage's ``decode``.
 

@@ -96,7 +96,7 @@ def test_one_stage_is_mmdets_head(name, with_base_code, monkeypatch):
     options = SETTINGS[name]
     base = build_head('RetinaHead', **options)
     ours = build_head(**options, **NO_LATER)
-    assert (ours._first_rule() is not None) == (name in FUSED)
+    assert (ours.first_rule() is not None) == (name in FUSED)
     if with_base_code:
         monkeypatch.setattr(type(ours), '_base_is_plain', lambda self: False)
     same = same_bits if with_base_code or name not in FUSED else within_rounding
@@ -474,6 +474,6 @@ def test_a_subclass_with_targets_of_its_own_is_asked_for_them():
             return targets
 
     head = MODELS.build(ConfigDict(type=Picky, **HEAD))
-    assert head._first_rule() is None
+    assert head.first_rule() is None
     losses_of(head, ground_truth())
     assert head.asked

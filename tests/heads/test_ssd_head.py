@@ -34,7 +34,7 @@ def test_one_stage_is_mmdets_head(name, with_base_code, monkeypatch):
     base = build_ssd_head('SSDHead', **SETTINGS[name])
     ours = build_ssd_head(**SETTINGS[name], **NO_LATER)
     ours.load_state_dict(base.state_dict())
-    assert ours._first_rule() is not None
+    assert ours.first_rule() is not None
     if with_base_code:
         monkeypatch.setattr(type(ours), '_base_is_plain', lambda self: False)
     expected, actual = losses_of(base, ground_truth()), losses_of(ours, ground_truth())
