@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import cv2
+import mmcv
 import mmdet
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Compose
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 
 import mmdet_consistent  # noqa: F401
@@ -94,6 +96,58 @@ def test_det_inferencer(project, detector):
     np.testing.assert_allclose(on_image['bboxes'], expected.bboxes, atol=1e-3)
     assert len(on_folder) == len(list(Path('data/val').glob('*.png')))
     assert len(list(Path('drawn/vis').glob('*.png'))) == len(on_folder)
+
+
+@pytest.fixture
+def frames(project):
+    """Frames of a video of 9, as they come back from its file, ``in.mp4``."""
+    paths = [f'data/train/{i:03d}.png' for i in range(9)]
+    images = [cv2.imread(path) for path in paths]
+    height, width = images[0].shape[:2]
+    mp4v = cv2.VideoWriter_fourcc(*'mp4v')
+    writer = cv2.VideoWriter('in.mp4', mp4v, 10, (width, height))
+    for image in images:
+        writer.write(image)
+    writer.release()
+    return list(mmcv.VideoReader('in.mp4'))
+
+
+def test_the_recipe_for_a_video(project, detector, frames):
+    (recipe,) = re.findall(
+        r'```python\n(import cv2\n.*?)```',
+        (ROOT / 'docs/recipes.md').read_text(),
+        re.DOTALL,
+    )
+    for given, here in (
+        ('mine.py', 'work_dirs/shapes_text/shapes_text.py'),
+        ('mine.pth', checkpoint()),
+        ('64', '4'),  # so that there are several parts, and a rest
+        ('8', '2'),
+    ):
+        assert given in recipe
+        recipe = recipe.replace(given, here)
+    names = {}
+    exec(recipe, names)
+    drawn = list(mmcv.VideoReader('out.mp4'))
+    assert len(frames) == len(drawn) == 9
+    for frame, copy in zip(frames, drawn):  # red stays red
+        apart = [
+            np.abs(copy - x.astype(float)).mean() for x in (frame, frame[..., ::-1])
+        ]
+        assert apart[0] < 5 < apart[1]
+    assert len(names['found']['predictions']) == 1, 'the rest: the ninth frame'
+
+    # In batches, and one by one as mmdet's video_demo does: the same.
+    in_batches = names['inferencer'](frames, batch_size=2)['predictions']
+    detector.cfg.test_dataloader.dataset.pipeline[0].type = 'mmdet.LoadImageFromNDArray'
+    pipeline = Compose(detector.cfg.test_dataloader.dataset.pipeline)
+    for frame, found in zip(frames, in_batches):
+        result = inference_detector(detector, frame, test_pipeline=pipeline)
+        expected = result.pred_instances
+        assert len(expected) > 0
+        np.testing.assert_allclose(found['scores'], expected.scores, atol=1e-6)
+        np.testing.assert_allclose(found['bboxes'], expected.bboxes, atol=1e-3)
+    assert names['found']['predictions'][0]['bboxes'] == in_batches[8]['bboxes']
 
 
 def test_an_exported_file_predicts_without_pytorch(project, detector):
