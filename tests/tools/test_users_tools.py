@@ -1,10 +1,12 @@
 """mmdet's own tools and interfaces, with our configs and checkpoints."""
 
+import importlib.util
 import json
 import re
 import runpy
 import shutil
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,7 @@ import pytest
 import torch
 from mmcv.transforms import Compose
 from mmdet.apis import DetInferencer, inference_detector, init_detector
+from mmdet.visualization import DetLocalVisualizer
 
 import mmdet_consistent  # noqa: F401
 
@@ -98,6 +101,14 @@ def test_det_inferencer(project, detector):
     assert len(list(Path('drawn/vis').glob('*.png'))) == len(on_folder)
 
 
+def recipe_with(word):
+    """The code of docs/recipes.md in which a word stands."""
+    text = (ROOT / 'docs/recipes.md').read_text()
+    blocks = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+    (recipe,) = (block for block in blocks if word in block)
+    return recipe
+
+
 @pytest.fixture
 def frames(project):
     """Frames of a video of 9, as they come back from its file, ``in.mp4``."""
@@ -113,11 +124,7 @@ def frames(project):
 
 
 def test_the_recipe_for_a_video(project, detector, frames):
-    (recipe,) = re.findall(
-        r'```python\n(import cv2\n.*?)```',
-        (ROOT / 'docs/recipes.md').read_text(),
-        re.DOTALL,
-    )
+    recipe = recipe_with('VideoReader')
     for given, here in (
         ('mine.py', 'work_dirs/shapes_text/shapes_text.py'),
         ('mine.pth', checkpoint()),
@@ -131,10 +138,11 @@ def test_the_recipe_for_a_video(project, detector, frames):
     drawn = list(mmcv.VideoReader('out.mp4'))
     assert len(frames) == len(drawn) == 9
     for frame, copy in zip(frames, drawn):  # red stays red
-        apart = [
-            np.abs(copy - x.astype(float)).mean() for x in (frame, frame[..., ::-1])
-        ]
-        assert apart[0] < 5 < apart[1]
+        same, swapped = (
+            np.abs(copy - image.astype(float)).mean()
+            for image in (frame, frame[..., ::-1])
+        )
+        assert same < 5 < swapped
     assert len(names['found']['predictions']) == 1, 'the rest: the ninth frame'
 
     # In batches, and one by one as mmdet's video_demo does: the same.
@@ -209,6 +217,24 @@ def test_analyze_logs(project, capsys):
     assert Path('curve.png').stat().st_size > 1000
     run_tool(tool, 'cal_train_time', log)
     assert 'average iter time' in capsys.readouterr().out
+
+
+def test_the_recipe_for_tensorboard(project, monkeypatch):
+    # A visualizer lives as long as its process; this one is to be made anew.
+    monkeypatch.setattr(DetLocalVisualizer, '_instance_dict', OrderedDict())
+    path = Path('configs/with_tensorboard.py')
+    recipe = recipe_with('Tensorboard')
+    path.write_text(f"_base_ = './shapes_text.py'\n{recipe}")
+    epochs = ('train_cfg.max_epochs=1', 'train_cfg.val_interval=2')
+    train = (ROOT / 'tools/train.py', path, '--cfg-options', *epochs)
+    if importlib.util.find_spec('tensorboard') is None:
+        # Before the first step, and it says what to do.
+        with pytest.raises(ImportError, match='pip install future tensorboard'):
+            run_tool(*train)
+    else:
+        run_tool(*train)
+        (events,) = Path('work_dirs/with_tensorboard').rglob('events.out.*')
+        assert b'loss_bbox_s1' in events.read_bytes()
 
 
 def test_get_flops(project, capsys):
