@@ -158,6 +158,10 @@ def _refuse(detector: SingleStageDetector, nms: bool) -> None:
             f'model.bbox_head.type={type(head).__name__!r} is not exported: only '
             "mmdet's RetinaHead and SSDHead and heads derived from them are"
         )
+    for index, addition in enumerate(getattr(head, 'additions', ())):
+        lack = addition.not_exported()
+        if lack:
+            raise ConfigError(f'model.bbox_head.additions.{index}: {lack}')
     if not nms:
         return
     kind, agnostic = cfg.nms.get('type', 'nms'), cfg.nms.get('class_agnostic', False)

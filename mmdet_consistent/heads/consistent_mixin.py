@@ -397,11 +397,14 @@ class ConsistentMixin(RememberedAnchors):
     def _share_normalisers(self, targets: dict[int, StageTargets]) -> None:
         """Average each N_k over the ranks, all at once; apply ``cls_normalizer``."""
         own = [target.avg_factor for target in targets.values()]
+        of_labels = [target.cls_avg_factor for target in targets.values()]
+        of_labels = [own[i] if one is None else one for i, one in enumerate(of_labels)]
         device = next(iter(targets.values())).labels.device
+        shared = _mean_over_ranks(own + of_labels, device)
         first = self._base_targets.get('avg_factor')
-        for stage, factor in zip(targets, _mean_over_ranks(own, device)):
+        for stage, factor, cls_factor in zip(targets, shared, shared[len(own) :]):
             first = factor if stage == 0 else first
-            cls_factor = first if self.cls_normalizer == 'first' else factor
+            cls_factor = first if self.cls_normalizer == 'first' else cls_factor
             targets[stage] = targets[stage]._replace(
                 avg_factor=factor, cls_avg_factor=cls_factor
             )
@@ -484,10 +487,15 @@ class ConsistentMixin(RememberedAnchors):
             for stage in range(self.reg_stages)
         ]
 
-    def split_extra(self, bbox_preds: list[Tensor]) -> list[Tensor]:
-        """The additions' values of each level: (N, A, E, H, W)."""
+    def values_of(self, addition: Addition, bbox_preds: list[Tensor]) -> list[Tensor]:
+        """One addition's own values of each level: (N, A, its values, H, W)."""
+        start = 4 * self.reg_stages
+        for other in self.additions:
+            if other is addition:
+                break
+            start += other.values
         staged = [pred.unflatten(1, (-1, self._row_size())) for pred in bbox_preds]
-        return [pred[:, :, 4 * self.reg_stages :] for pred in staged]
+        return [pred[:, :, start : start + addition.values] for pred in staged]
 
     def _row_size(self) -> int:
         """What the box output gives for an anchor: S·4 deltas, then E values."""

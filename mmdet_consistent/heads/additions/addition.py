@@ -1,7 +1,7 @@
 """What every addition to a consistent head has in common."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
@@ -41,7 +41,8 @@ class Addition(nn.Module):
     ``additions=[dict(type='…')]``.
     """
 
-    #: Values that the box output has to give for each anchor, after its deltas.
+    #: Values that the box output has to give for each anchor, after its deltas; see
+    #: ``head.values_of``.
     values: int = 0
 
     @staticmethod
@@ -133,3 +134,7 @@ class Addition(nn.Module):
             **kwargs: Likewise.
         """
         return base(results, cfg, *args, **kwargs)
+
+    def not_exported(self) -> Optional[str]:
+        """What of it an export would leave out, and the way out, if anything."""
+        return None
