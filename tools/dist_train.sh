@@ -10,28 +10,5 @@ if [[ $# -lt 2 ]]; then
   echo "usage: tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]" >&2
   exit 2
 fi
-CONFIG="$1"
-GPUS="$2"
-shift 2
-
-here="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
-if [[ -z "${PYTHON:-}" ]]; then
-  PYTHON=python
-  if [[ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" && -x "$here/../.venv/bin/python" ]]; then
-    PYTHON="$here/../.venv/bin/python"
-  fi
-fi
-
-NNODES="${NNODES:-1}"
-MASTER_ADDR="${MASTER_ADDR:-127.0.0.1}"
-if [[ -z "${PORT:-}" ]]; then
-  PORT=29500
-  if [[ "$NNODES" == 1 ]]; then
-    PORT="$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')"
-  fi
-fi
-
-exec "$PYTHON" -m torch.distributed.run \
-  --nnodes="$NNODES" --node_rank="${NODE_RANK:-0}" \
-  --master_addr="$MASTER_ADDR" --master_port="$PORT" --nproc_per_node="$GPUS" \
-  "$here/train.py" "$CONFIG" --launcher pytorch "$@"
+. "$(dirname -- "${BASH_SOURCE[0]}")/dist_launch.sh"
+dist_launch "$2" train.py "$1" --launcher pytorch "${@:3}"

@@ -40,7 +40,8 @@ def test_the_wheel_holds_package_types_configs_and_tools(wheel):
     packed = {n.removeprefix(mim) for n in names if n.startswith(mim)}
     assert {f'configs/{name}' for name in CONFIGS} <= packed
     assert {'model-index.yml', 'configs/metafile.yml'} <= packed
-    tools = ('train.py', 'test.py', 'dist_train.sh', 'dist_test.sh', 'analyze.py')
+    scripts = ('dist_train.sh', 'dist_test.sh', 'dist_launch.sh')
+    tools = ('train.py', 'test.py', *scripts, 'analyze.py')
     assert {f'tools/{name}' for name in tools} <= packed
     assert not any('setup' in n or 'pyc' in n or 'tests/' in n for n in names)
     assert 'mmdet_consistent/py.typed' in names
@@ -159,6 +160,7 @@ def test_unknown_names_are_refused_with_the_nearest():
 
 
 def test_metafile_and_written_configs_are_up_to_date(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'tools')  # (as for a tool that is run)
     monkeypatch.setattr(sys, 'argv', ['tool', '--check'])
     for tool in ('metafile', 'pure_configs'):
         runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
