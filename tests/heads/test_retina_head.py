@@ -160,6 +160,36 @@ def test_first_stage_of_two_is_the_base_heads(name):
     torch.testing.assert_close(actual['loss_bbox'], expected['loss_bbox'])
 
 
+@pytest.mark.parametrize('with_base_code', [False, True])
+def test_ignore_regions_count_in_the_first_stage_as_in_mmdet(
+    with_base_code, monkeypatch
+):
+    rule = dict(HEAD['train_cfg']['assigner'], ignore_iof_thr=0.3)
+    options = dict(train_cfg=dict(assigner=rule))
+    base, ours = build_head('RetinaHead', **options), build_head(**options)
+    ours.load_state_dict(base.state_dict(), strict=False)
+    if with_base_code:
+        monkeypatch.setattr(type(ours), '_base_is_plain', lambda self: False)
+    ignores = [instances([[60, 60, 128, 128]], [0]), instances([], [])]
+    expected = losses_of(base, ground_truth(), ignores)
+    actual = losses_of(ours, ground_truth(), ignores)
+    torch.testing.assert_close(actual['loss_cls'], expected['loss_cls'])
+    torch.testing.assert_close(actual['loss_bbox'], expected['loss_bbox'])
+    assert actual['loss_cls'] != losses_of(ours, ground_truth())['loss_cls']
+
+
+def test_inference_takes_its_arguments_as_mmdet_does():
+    base, ours = build_head('RetinaHead'), build_head()
+    ours.load_state_dict(base.state_dict(), strict=False)
+    factors = [torch.rand(2, 2, *x.shape[-2:]) for x in features()]
+    found = [
+        head.predict_by_feat(*head(features()), factors, metas())
+        for head in (base, ours)
+    ]
+    for theirs, own in zip(*found):
+        assert torch.equal(own.scores, theirs.scores)
+
+
 def test_a_baseline_checkpoint_lacks_only_the_later_stages():
     base, ours = build_head('RetinaHead'), build_head(seed=1)
     result = ours.load_state_dict(base.state_dict(), strict=False)
@@ -330,7 +360,7 @@ def test_later_stages_equal_the_naive_reference(
 
 
 @pytest.mark.parametrize('name', ['focal', 'ghm'])
-@pytest.mark.parametrize('weights', [(0, 1), (1, 0), (0.5, 2.5)])
+@pytest.mark.parametrize('weights', [(0, 1), (1, 0), (0.5, 2.5), (2, 1)])
 def test_loss_weights_scale_their_label_sets(weights, name):
     options = SETTINGS[name]
     plain = losses_of(build_head(**options), ground_truth())

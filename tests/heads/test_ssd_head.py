@@ -113,9 +113,10 @@ BOX = st.tuples(
     stages=st.sampled_from([(2, 2), (2, 1), (3, 2), (1, 2)]),
     ignore_iof_thr=st.sampled_from([-1, 0.5]),
     ratio=st.sampled_from([0, 1, 3]),
+    beta=st.sampled_from([1.0, 0.3]),
 )
 def test_later_stages_equal_the_naive_reference(
-    seed, boxes, ignores, stages, ignore_iof_thr, ratio
+    seed, boxes, ignores, stages, ignore_iof_thr, ratio, beta
 ):
     label_stages, reg_stages = stages
     weights = [1.0, 0.7, 1.3][:label_stages]
@@ -130,7 +131,7 @@ def test_later_stages_equal_the_naive_reference(
         label_stages=label_stages,
         reg_stages=reg_stages,
         stage_loss_weights=weights,
-        train_cfg=dict(assigner=assigner, neg_pos_ratio=ratio),
+        train_cfg=dict(assigner=assigner, neg_pos_ratio=ratio, smoothl1_beta=beta),
     )
     generator = torch.Generator().manual_seed(seed)
     head.prior_generator.strides = [(32, 32), (64, 64), (128, 128)]
@@ -173,7 +174,7 @@ def test_later_stages_equal_the_naive_reference(
             weights=weights,
             thresholds=[(0.6, 0.5), (0.7, 0.6)],
             ignore_iof_thr=ignore_iof_thr,
-            ssd=dict(ratio=ratio, beta=1.0, stds=(0.1, 0.1, 0.2, 0.2)),
+            ssd=dict(ratio=ratio, beta=beta, stds=(0.1, 0.1, 0.2, 0.2)),
         ),
     )
     first = {'loss_cls', 'loss_bbox', 'num_pos'}

@@ -32,6 +32,35 @@ def test_any_assigner_is_asked_image_by_image():
     assert actual.tolist() == [[1, 1, 2, 2, 0], [0, 1, 1, -1, 0]]
 
 
+def test_an_assigner_is_told_each_images_ignore_regions():
+    ignored = [None, instances([[58, 0, 94, 32]], [0])]
+    gts = GroundTruth.pad(ground_truth().instances, ignored)
+    assigner = MaxIoUAssigner(0.6, 0.5, match_low_quality=False, ignore_iof_thr=0.5)
+    actual = gts.assign(BOXES, USABLE, assigner)
+    assert actual.tolist() == [[1, 1, 2, 2, 0], [0, -1, -1, -1, 0]]
+
+
+def test_a_sampler_is_told_what_mmdet_tells_it():
+    gts, asked = ground_truth(), []
+
+    class Asked(RandomSampler):
+        def sample(self, assign_result, pred_instances, gt_instances, **kwargs):
+            asked.append((assign_result, pred_instances))
+            return super().sample(assign_result, pred_instances, gt_instances, **kwargs)
+
+    gt_inds = gts.assign(BOXES, USABLE, assigner())
+    gts.sample(BOXES, USABLE, gt_inds, Asked(4, 0.25, add_gt_as_proposals=False))
+    for image, (told, candidates) in enumerate(asked):
+        priors = InstanceData(priors=BOXES[image][USABLE[image]])
+        mmdets = assigner().assign(priors, gts.instances[image])
+        assert told.num_gts == mmdets.num_gts
+        assert torch.equal(told.gt_inds, mmdets.gt_inds)
+        assert torch.equal(told.labels, mmdets.labels)
+        assert told.max_overlaps.shape == mmdets.max_overlaps.shape
+        assert torch.equal(candidates.priors, priors.priors)
+    assert len(asked) == 2
+
+
 def test_a_sampler_chooses_as_it_would_in_mmdet():
     gts, mmdets = ground_truth(), RandomSampler(4, 0.25, add_gt_as_proposals=False)
     gt_inds = gts.assign(BOXES, USABLE, assigner())

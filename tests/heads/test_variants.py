@@ -150,6 +150,27 @@ def test_inference_equals_the_naive_reference(kind, variant, scores):
     assert missed < 0.02 * total  # numbers at the edge of rounding
 
 
+def test_the_last_of_three_stages_scores():
+    head = randomise(
+        build_head(variant=dict(type='cascade', scores='last'), label_stages=3)
+    )
+    for level, merged in zip(
+        head(features())[0], head.merge_scores(head(features())[0])
+    ):
+        assert torch.equal(merged, level.unflatten(1, (3, -1))[:, 2])
+
+
+@pytest.mark.parametrize('layers', [0, 1])
+def test_a_gated_cascade_may_be_wider_than_its_input(layers):
+    head = build_head(variant='gated_cascade', feat_channels=12, stacked_convs=layers)
+    width = 12 if layers else 8
+    for tower in (*head.later_cls, *head.later_reg):
+        assert tower.gate.conv.in_channels == 8 + width
+        assert tower.gate.conv.out_channels == width
+    losses = as_scalars(head.loss_by_feat(*head(features()), GROUND_TRUTH, metas()))
+    assert losses['loss_cls_s1'].isfinite()
+
+
 @pytest.mark.parametrize('gate', ['pixel', 'channel'])
 def test_a_closed_gate_is_a_plain_cascade(gate):
     plain = randomise(build_head(variant='cascade'))

@@ -25,6 +25,17 @@ def test_decodes_stage_after_stage_and_clips_at_the_end():
         )
 
 
+def test_options_of_decoding_reach_every_stage():
+    box, deltas = (
+        torch.tensor([[0.0, 0.0, 10.0, 10.0]]),
+        torch.tensor([[0, 0, 2.0, 0] * 2]),
+    )
+    coder = ChainedBBoxCoder([DELTA] * 2)
+    decoded = coder.decode(box, deltas, wh_ratio_clip=0.5)
+    # Neither stage may more than double the width.
+    torch.testing.assert_close(decoded, torch.tensor([[-15.0, 0.0, 25.0, 10.0]]))
+
+
 class RotatedCoder(BaseBBoxCoder):
     encode_size = 5
 

@@ -34,6 +34,7 @@ def test_equals_mmdet_without_low_quality_matches(priors, gts, ignores, iof, wrt
     theirs = MaxIoUAssigner(**rule, match_low_quality=False).assign(
         pred, truth, ignored
     )
+    assert ours.num_gts == theirs.num_gts
     assert torch.equal(ours.gt_inds, theirs.gt_inds)
     assert torch.equal(ours.labels, theirs.labels)
     assert torch.equal(ours.max_overlaps, theirs.max_overlaps)
