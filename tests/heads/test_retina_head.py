@@ -19,6 +19,7 @@ from tests.heads.helpers import (
     instances,
     metas,
 )
+from tests.heads.naive import equals_the_naive_reference
 from tests.reference import consistent as reference
 
 NO_LATER = dict(label_stages=1, reg_stages=1)
@@ -290,73 +291,15 @@ def test_later_stages_equal_the_naive_reference(
             ),
         ),
     )
-    generator = torch.Generator().manual_seed(seed)
-    sizes = [(4, 4), (2, 2), (1, 1)]
-    head.prior_generator.strides = [(32, 32), (64, 64), (128, 128)]
-    cls_scores, bbox_preds = [], []
-    for h, w in sizes:
-        shape = (2, 2 * 3, h, w)
-        cls_scores.append(torch.randn(shape, generator=generator).requires_grad_())
-        shape = (2, 2 * reg_stages * 4, h, w)
-        pred = 0.2 * torch.randn(shape, generator=generator)
-        bbox_preds.append(pred.requires_grad_())
-    gen = torch.Generator().manual_seed(seed)
-    labels = [torch.randint(0, 3, (len(b),), generator=gen).tolist() for b in boxes]
-    gts = [instances(b, k) for b, k in zip(boxes, labels)]
-    ignored = [instances(b, [0] * len(b)) for b in ignores]
-    losses = head.loss_by_feat(cls_scores, bbox_preds, gts, metas(), ignored)
-
-    rows = [
-        torch.cat([x.permute(0, 2, 3, 1).reshape(2, -1, c) for x in maps], dim=1)
-        for maps, c in ((cls_scores, 3), (bbox_preds, 4 * reg_stages))
-    ]
-    logits = rows[0].detach().double().requires_grad_()
-    all_deltas = rows[1].detach().double().requires_grad_()
-    deltas = [all_deltas[..., 4 * s : 4 * s + 4] for s in range(reg_stages)]
-    anchors = torch.cat(head.prior_generator.grid_priors(sizes, device='cpu')).tolist()
-    usable = [
-        border < 0
-        or (
-            a[0] >= -border
-            and a[1] >= -border
-            and a[2] < 128 + border
-            and a[3] < 128 + border
-        )
-        for a in anchors
-    ]
-    expected = reference.later_stage_losses(
-        logits,
-        deltas,
-        [anchors, anchors],
-        [usable, usable],
+    equals_the_naive_reference(
+        head,
+        seed,
         boxes,
-        labels,
         ignores,
-        dict(
-            label_stages=label_stages,
-            reg_stages=reg_stages,
-            weights=weights,
-            thresholds=[(0.6, 0.5), (0.7, 0.6)],
-            ignore_iof_thr=ignore_iof_thr,
-        ),
+        spread=0.2,
+        weights=weights,
+        ignore_iof_thr=ignore_iof_thr,
     )
-    first = {'loss_cls', 'loss_bbox', 'num_pos'}
-    assert set(losses) - first == set(expected)
-    for key, value in expected.items():
-        value = torch.as_tensor(value, dtype=torch.float64)
-        torch.testing.assert_close(
-            losses[key].double(), value, rtol=1e-4, atol=1e-6, msg=key
-        )
-    sum(v for k, v in losses.items() if '_s' in k and 'loss' in k).backward()
-    sum(v for k, v in expected.items() if 'loss' in k).backward()
-    for maps, c, source in (
-        (cls_scores, 3, logits),
-        (bbox_preds, 4 * reg_stages, all_deltas),
-    ):
-        grads = [torch.zeros_like(x) if x.grad is None else x.grad for x in maps]
-        flat = torch.cat([g.permute(0, 2, 3, 1).reshape(2, -1, c) for g in grads], 1)
-        wanted = torch.zeros_like(source) if source.grad is None else source.grad
-        torch.testing.assert_close(flat.double(), wanted, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize('name', ['focal', 'ghm'])

@@ -6,8 +6,8 @@ from mmdet.registry import MODELS
 from mmengine.hub import get_config
 
 from tests.heads.helpers import as_scalars, ground_truth, instances, metas
+from tests.heads.naive import equals_the_naive_reference
 from tests.heads.ssd_helpers import build_ssd_head, ssd_features
-from tests.reference import consistent as reference
 
 NO_LATER = dict(label_stages=1, reg_stages=1)
 SETTINGS = {
@@ -133,69 +133,16 @@ def test_later_stages_equal_the_naive_reference(
         stage_loss_weights=weights,
         train_cfg=dict(assigner=assigner, neg_pos_ratio=ratio, smoothl1_beta=beta),
     )
-    generator = torch.Generator().manual_seed(seed)
-    head.prior_generator.strides = [(32, 32), (64, 64), (128, 128)]
-    sizes = [(4, 4), (2, 2), (1, 1)]
-    cls_scores, bbox_preds = [], []
-    for (h, w), anchors in zip(sizes, head.num_base_priors):
-        scores = torch.randn(2, anchors * 4, h, w, generator=generator)
-        cls_scores.append(scores.requires_grad_())
-        pred = torch.randn(2, anchors * reg_stages * 4, h, w, generator=generator)
-        bbox_preds.append(pred.requires_grad_())
-    labels = [
-        torch.randint(0, 3, (len(b),), generator=generator).tolist() for b in boxes
-    ]
-    losses = head.loss_by_feat(
-        cls_scores,
-        bbox_preds,
-        [instances(b, k) for b, k in zip(boxes, labels)],
-        metas(),
-        [instances(b, [0] * len(b)) for b in ignores],
-    )
-
-    rows = [
-        torch.cat([x.permute(0, 2, 3, 1).reshape(2, -1, c) for x in maps], dim=1)
-        for maps, c in ((cls_scores, 4), (bbox_preds, 4 * reg_stages))
-    ]
-    logits = rows[0].detach().double().requires_grad_()
-    all_deltas = rows[1].detach().double().requires_grad_()
-    anchors = torch.cat(head.prior_generator.grid_priors(sizes, device='cpu')).tolist()
-    expected = reference.later_stage_losses(
-        logits,
-        [all_deltas[..., 4 * s : 4 * s + 4] for s in range(reg_stages)],
-        [anchors, anchors],
-        [[True] * len(anchors)] * 2,
+    equals_the_naive_reference(
+        head,
+        seed,
         boxes,
-        labels,
         ignores,
-        dict(
-            label_stages=label_stages,
-            reg_stages=reg_stages,
-            weights=weights,
-            thresholds=[(0.6, 0.5), (0.7, 0.6)],
-            ignore_iof_thr=ignore_iof_thr,
-            ssd=dict(ratio=ratio, beta=beta, stds=(0.1, 0.1, 0.2, 0.2)),
-        ),
+        spread=1.0,
+        weights=weights,
+        ignore_iof_thr=ignore_iof_thr,
+        ssd=dict(ratio=ratio, beta=beta, stds=(0.1, 0.1, 0.2, 0.2)),
     )
-    first = {'loss_cls', 'loss_bbox', 'num_pos'}
-    assert set(losses) - first == set(expected)
-    for key, value in expected.items():
-        value = torch.as_tensor(value, dtype=torch.float64)
-        torch.testing.assert_close(
-            losses[key].double(), value, rtol=1e-4, atol=1e-6, msg=key
-        )
-    sum(v for k, v in losses.items() if '_s' in k and 'loss' in k).backward()
-    sum(v for k, v in expected.items() if 'loss' in k).backward()
-    for maps, naive, channels in (
-        (cls_scores, logits, 4),
-        (bbox_preds, all_deltas, 4 * reg_stages),
-    ):
-        grads = [torch.zeros_like(x) if x.grad is None else x.grad for x in maps]
-        actual = torch.cat(
-            [g.permute(0, 2, 3, 1).reshape(2, -1, channels) for g in grads], dim=1
-        )
-        wanted = torch.zeros_like(naive) if naive.grad is None else naive.grad
-        torch.testing.assert_close(actual.double(), wanted, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize('name', ['ssd300_coco', 'ssd512_coco'])

@@ -2,6 +2,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 
+from mmdet_consistent.heads.staged_conv import StagedConv2d
 from mmdet_consistent.heads.variants import FeatureGate
 from tests.heads.helpers import as_scalars, build_head, features, instances, metas
 from tests.heads.ssd_helpers import build_ssd_head, ssd_features
@@ -240,6 +241,17 @@ def test_a_gate_between_widths_matches_them():
     x, previous = torch.randn(1, 3, 2, 2), torch.randn(1, 5, 2, 2)
     torch.testing.assert_close(gate(x, previous), x + gate.match(previous))
     assert gate.match.kernel_size == (1, 1)
+
+
+@pytest.mark.parametrize('stages', [1, 3])
+def test_a_box_output_without_bias_may_have_stages(stages):
+    conv = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1, groups=1, bias=False)
+    staged = StagedConv2d(conv, [torch.tensor([0.0, 1.0, 2.0, 3.0])] * (stages - 1))
+    x = torch.randn(2, 3, 5, 5)
+    deltas = staged(x).unflatten(1, (2, stages, 4))
+    torch.testing.assert_close(deltas[:, :, 0].flatten(1, 2), conv(x))
+    for later in range(1, stages):
+        assert (deltas[:, :, later].mean(dim=(0, 1, 3, 4)) == torch.arange(4.0)).all()
 
 
 def test_an_ssd_cascade_copies_its_towers():
