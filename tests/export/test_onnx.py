@@ -39,6 +39,8 @@ KINDS = {
     'ssd': dict(type='ConsistentSSDHead'),
     'ssd cascade': dict(type='ConsistentSSDHead', variant='cascade'),
 }
+# One with VGG-16, all of it; for the other a thin ResNet.
+THIN_SSD = (16, 32, 64, 32, 16, 16, 16)
 # (batch, height, width): square and not, no multiple of anything, one image or more.
 # The last ones have the features of the exporter's example, turned: a size that was
 # taken for a constant would fit there, and be wrong.
@@ -48,7 +50,12 @@ SSD_SHAPES = ((2, 300, 300), (1, 352, 320))
 
 def model_config(kind, **test_cfg):
     head = KINDS[kind]
-    if 'SSD' in head['type']:
+    if kind == 'ssd cascade':
+        model = Config.fromfile(mmdet_consistent.config_path('ssd512_r50.py')).model
+        model.backbone.update(depth=18, base_channels=8)
+        model.neck.update(in_channels=THIN_SSD[:3], out_channels=THIN_SSD)
+        model.bbox_head.update(head, num_classes=3, in_channels=THIN_SSD)
+    elif kind == 'ssd':
         model = Config.fromfile(mmdet_consistent.config_path('ssd300_vgg16.py')).model
         model.bbox_head.update(head, num_classes=3)
     else:

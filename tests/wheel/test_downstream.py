@@ -13,12 +13,18 @@ OURS = ['-m', 'mmdet_consistent', 'train']
 SHORT = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
 
 
-@pytest.fixture
-def project(tmp_path, installed):
-    folder = tmp_path / 'project'
+@pytest.fixture(scope='module')
+def made(tmp_path_factory, installed):
+    """The example with its data, as its readme says to make them."""
+    folder = tmp_path_factory.mktemp('example') / 'project'
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns('data', 'work_dirs'))
     run(['make_data.py', 'data', '--images', '8'], cwd=folder, env=installed)
     return folder
+
+
+@pytest.fixture
+def project(tmp_path, made):
+    return Path(shutil.copytree(made, tmp_path / 'project'))
 
 
 @pytest.mark.slow
