@@ -1,6 +1,7 @@
 """mmdet's losses for the anchors of several stages."""
 
 from collections.abc import Sequence
+from typing import Union
 
 import torch
 from mmdet.models import losses as mmdet_losses
@@ -50,6 +51,15 @@ def is_plain_focal(loss: nn.Module) -> bool:
     )
 
 
+def is_plain_quality(loss: nn.Module) -> bool:
+    """Whether a loss is mmdet's quality focal loss, summed and normalised."""
+    return (
+        type(loss) is mmdet_losses.QualityFocalLoss
+        and not loss.activated
+        and loss.reduction == 'mean'
+    )
+
+
 def label_set_losses(
     losses: Sequence[nn.Module],
     levels: list[Tensor],
@@ -58,7 +68,8 @@ def label_set_losses(
 ) -> list[Tensor]:
     """Loss of one classification output under the label sets of several stages.
 
-    The plain focal loss is computed for all sets at once, any other set by set.
+    The plain focal loss is computed for all sets at once, any other set by set; the
+    quality focal loss in float32, on (labels, quality).
 
     Args:
         losses: Each stage's loss module.
@@ -68,13 +79,18 @@ def label_set_losses(
 
     Returns:
         A scalar for each stage, divided by its ``cls_avg_factor``.
+
+    Raises:
+        ValueError: If the loss is on the quality of boxes, and a target has none.
     """
     if not targets or not is_plain_focal(losses[0]):
         flat = flatten_levels(levels, num_channels).flatten(0, 1)
+        if targets and isinstance(losses[0], mmdet_losses.QualityFocalLoss):
+            flat = flat.float()
         return [
             loss(
                 flat,
-                target.labels.flatten(),
+                _wanted(loss, target),
                 target.label_weights.flatten(),
                 avg_factor=target.cls_avg_factor,
             )
@@ -94,6 +110,22 @@ def label_set_losses(
         loss.loss_weight * value / (target.cls_avg_factor + eps)
         for loss, value, target in zip(losses, sums, targets)
     ]
+
+
+def _wanted(
+    loss: nn.Module, target: StageTargets
+) -> Union[Tensor, tuple[Tensor, Tensor]]:
+    """What mmdet's loss takes as target: labels (N·A,), and quality if it wants it."""
+    labels = target.labels.flatten()
+    if not isinstance(loss, mmdet_losses.QualityFocalLoss):
+        return labels
+    if target.quality is None:
+        raise ValueError(
+            "loss_cls.type='QualityFocalLoss' wants the IoU of each positive's box "
+            "beside its label: add additions=[dict(type='QualityTargets')], or use "
+            "loss_cls.type='FocalLoss'"
+        )
+    return labels, target.quality.flatten()
 
 
 def masked_sum(

@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from .consistent_mixin import ConsistentMixin
-from .label_losses import is_plain_focal, keeps_seams
+from .label_losses import is_plain_focal, is_plain_quality, keeps_seams
 from .variants import FeatureGate, LaterTower, stack_deltas
 
 
@@ -24,8 +24,13 @@ class ConsistentRetinaHead(ConsistentMixin, RetinaHead):
         return [(self, 'retina_reg')]
 
     def _base_is_plain(self) -> bool:
-        plain = is_plain_focal(self.loss_cls) and self._sums_boxes()
-        return plain and keeps_seams(type(self), ConsistentRetinaHead)
+        loss = self.loss_cls
+        plain = is_plain_focal(loss) or is_plain_quality(loss)
+        return (
+            plain
+            and self._sums_boxes()
+            and keeps_seams(type(self), ConsistentRetinaHead)
+        )
 
     def _build_later_towers(self) -> None:
         gated = self.variant.type == 'gated_cascade'

@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..task_modules import MatchRule, match_max_iou
+from ..task_modules import MatchRule, match_max_iou, paired_iou
 
 
 class StageTargets(NamedTuple):
@@ -29,7 +29,10 @@ class StageTargets(NamedTuple):
             for a GPU, all.
         gt_bboxes: Matched ground truth of these rows, (P, 4), xyxy in pixels.
         avg_factor: The stage's normaliser N_k, a scalar.
-        cls_avg_factor: That of its classification loss; set by the head.
+        cls_avg_factor: That of its classification loss; ``None``: the same, which
+            the head then fills in.
+        quality: (N, A) float, for losses that want a score rather than a label:
+            what a positive's should be; 0 elsewhere. ``None``: not used.
     """
 
     boxes: Tensor
@@ -40,6 +43,22 @@ class StageTargets(NamedTuple):
     gt_bboxes: Tensor
     avg_factor: Tensor
     cls_avg_factor: Optional[Tensor] = None
+    quality: Optional[Tensor] = None
+
+    @torch.no_grad()
+    def positive_ious(self, boxes: Tensor) -> Tensor:
+        """IoU of boxes with the ground truths that the positives are matched with.
+
+        Args:
+            boxes: (N, A, 4) or (1, A, 4), xyxy in pixels, finite.
+
+        Returns:
+            (N, A), float32; 0 where the anchor is not positive.
+        """
+        boxes = boxes.float().flatten(0, 1)
+        ious = self.positive.new_zeros(self.positive.numel(), dtype=torch.float32)
+        ious[self.rows] = paired_iou(boxes[self.rows % len(boxes)], self.gt_bboxes)
+        return torch.where(self.positive, ious.view_as(self.positive), 0)
 
 
 class GroundTruth(NamedTuple):

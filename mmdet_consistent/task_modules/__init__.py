@@ -1,7 +1,7 @@
 """Assigner and box coder of the later stages."""
 
 from .chained_bbox_coder import ChainedBBoxCoder
-from .max_iou import MatchRule, match_max_iou
+from .max_iou import MatchRule, match_max_iou, paired_iou
 from .second_pass_assigner import SecondPassAssigner, rule_of
 
 __all__ = [
@@ -9,5 +9,6 @@ __all__ = [
     'MatchRule',
     'SecondPassAssigner',
     'match_max_iou',
+    'paired_iou',
     'rule_of',
 ]

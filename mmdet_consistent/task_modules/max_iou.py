@@ -206,6 +206,21 @@ def _iou(boxes: list, areas: Tensor, gts: tuple, gt_areas: Tensor) -> Tensor:
     return overlap.div_(union)
 
 
+def paired_iou(boxes: Tensor, gt_bboxes: Tensor) -> Tensor:
+    """IoU of each box with the ground truth in the same row.
+
+    Args:
+        boxes: (P, 4), float32, xyxy in pixels, finite.
+        gt_bboxes: (P, 4).
+
+    Returns:
+        (P,), in 0 to 1.
+    """
+    planes, gt_planes = boxes.unbind(-1), gt_bboxes.to(boxes).unbind(-1)
+    areas, gt_areas = ((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (planes, gt_planes))
+    return _iou(list(planes), areas, gt_planes, gt_areas)
+
+
 def _highest_iof(boxes: Tensor, regions: Tensor, wrt_boxes: bool) -> Tensor:
     """Highest overlap (N, A) of each box with an ignore region; 0 without any."""
     boxes = boxes.expand(len(regions), -1, -1)
