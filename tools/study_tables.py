@@ -29,6 +29,7 @@ ROWS = {
             type='DeltaXYWHBBoxCoder', target_stds=[0.5, 0.5, 0.5, 0.5]
         )
     ),
+    'aligned': dict(additions=[dict(type='AlignedFeatures')]),
 }
 
 
