@@ -10,12 +10,16 @@ ROOT = Path(__file__).resolve().parent
 # These need the checkout: its data, its pages, its environment.
 NOT_PACKED = {
     'docs.py',
+    'fine_tuning.py',
     'generated.py',
     'metafile.py',
+    'mutation.py',
+    'mutation_run.py',
     'paper.py',
     'pure_configs.py',
     'quickstart.py',
     'quickstart.sh',
+    'readme.py',
     'setup.sh',
     'soak.py',
     'study.py',

@@ -32,3 +32,14 @@ def write_or_check(path: Path, text: str, check: bool, refusal: str) -> None:
         os.replace(beside, path)
     elif not path.is_file() or path.read_text(encoding='utf-8') != text:
         sys.exit(refusal)
+
+
+def with_block(path: Path, name: str, text: str) -> str:
+    """The file with another text between ``<!-- name:begin -->`` and ``:end``."""
+    before, begin, rest = path.read_text(encoding='utf-8').partition(
+        f'<!-- {name}:begin -->'
+    )
+    _, end, after = rest.partition(f'<!-- {name}:end -->')
+    if not begin or not end:
+        sys.exit(f'{path}: <!-- {name}:begin --> and <!-- {name}:end --> are missing')
+    return f'{before}{begin}\n{text}\n{end}{after}'

@@ -31,7 +31,6 @@ MODELS = {
     'RetinaNet': 'configs/quickstart/retinanet_bccd.py',
     'ConRetinaNet': 'configs/quickstart/con_retinanet_bccd.py',
 }
-README_MARKS = ('<!-- quickstart:begin -->', '<!-- quickstart:end -->')
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,9 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/quickstart'))
     parser.add_argument('--restart', action='store_true', help='forget earlier runs')
-    parser.add_argument(
-        '--write-docs', action='store_true', help='update README and docs/results'
-    )
+    parser.add_argument('--write-docs', action='store_true', help='update docs/results')
     return parser.parse_args()
 
 
@@ -200,7 +197,7 @@ def table(results: dict) -> str:
 
 
 def write_docs(text: str, note: str, picture: Path) -> None:
-    """Put table and picture into docs/results, docs/figures and the README."""
+    """Put table and picture into docs/results and docs/figures."""
     (ROOT / 'docs/results').mkdir(parents=True, exist_ok=True)
     (ROOT / 'docs/figures').mkdir(parents=True, exist_ok=True)
     (ROOT / 'docs/figures/quickstart.png').write_bytes(picture.read_bytes())
@@ -209,13 +206,6 @@ def write_docs(text: str, note: str, picture: Path) -> None:
         'Made by `tools/quickstart.sh --write-docs`.\n\n'
         f'{text}\n\n{note}\n\n![detections](../figures/quickstart.png)\n'
     )
-    readme = ROOT / 'README.md'
-    if readme.is_file():
-        content = readme.read_text()
-        begin, end = README_MARKS
-        head, _, rest = content.partition(begin)
-        _, _, tail = rest.partition(end)
-        readme.write_text(f'{head}{begin}\n{text}\n\n{note}\n{end}{tail}')
 
 
 def main() -> None:

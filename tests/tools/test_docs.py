@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ import mmdet_consistent
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'tools'))
+import generated  # noqa: E402
+
 import docs  # noqa: E402
 
 RECIPES = re.findall(
@@ -75,6 +78,26 @@ def test_a_broken_link_is_found(tmp_path, monkeypatch):
 
 def test_the_model_zoo_is_up_to_date():
     assert (ROOT / 'docs/model_zoo.md').read_text() == docs.zoo()
+
+
+@pytest.mark.parametrize('tool', ['readme'])
+def test_generated_blocks_are_up_to_date(tool, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', [tool, '--check'])
+    runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
+
+
+def test_a_block_is_replaced_alone_and_refused_if_out_of_date(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text('a\n<!-- x:begin -->\nold\n<!-- x:end -->\nb\n')
+    new = generated.with_block(page, 'x', 'new')
+    with pytest.raises(SystemExit, match='run the tool'):
+        generated.write_or_check(page, new, True, 'run the tool')
+    assert 'old' in page.read_text()
+    generated.write_or_check(page, new, False, '')
+    assert page.read_text() == 'a\n<!-- x:begin -->\nnew\n<!-- x:end -->\nb\n'
+    generated.write_or_check(page, new, True, 'run the tool')
+    with pytest.raises(SystemExit, match=r'y:begin .* are missing'):
+        generated.with_block(page, 'y', 'new')
 
 
 def test_every_config_of_the_paper_is_in_the_zoo_with_its_label():

@@ -1,0 +1,66 @@
+"""Put the study's main figures into README.md, from docs/results/*.csv.
+
+Example:
+    python tools/readme.py            # write them
+    python tools/readme.py --check    # fail if they are out of date
+"""
+
+import csv
+from pathlib import Path
+
+from generated import parse_args, with_block, write_or_check
+
+from mmdet_consistent.analysis.side_by_side import markdown_table
+from mmdet_consistent.analysis.study import summarise
+from mmdet_consistent.analysis.study_report import signed
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / 'README.md'
+# (what the README calls it, the study's table): gains first.
+TABLES = (
+    ('RetinaNet, crowds of shapes', 'table1_occlusion'),
+    ('SSD, crowds of shapes', 'table5_occlusion'),
+    ('RetinaNet, blood cells', 'table1_bccd'),
+    ('SSD, blood cells', 'table5_bccd'),
+)
+
+
+def read_runs(path: Path) -> dict:
+    """Row to seed to run, of one of the study's CSV files."""
+    runs = {}
+    with open(path, encoding='utf-8', newline='') as file:
+        for line in csv.DictReader(file):
+            metrics = {m: float(line[m]) for m in ('AP', 'AP50', 'AP75')}
+            run = dict(metrics=metrics, positives=[])
+            runs.setdefault(line['row'], {})[int(line['seed'])] = run
+    return runs
+
+
+def table() -> str:
+    """Baseline and consistent of each table, with the paired differences."""
+    header = ['', 'baseline', 'consistent', 'ΔAP', 'ΔAP50', 'ΔAP75', 'seeds']
+    lines = []
+    for name, stem in TABLES:
+        runs = read_runs(ROOT / f'docs/results/{stem}.csv')
+        baseline, consistent = summarise(
+            {row: runs[row] for row in ('baseline', 'consistent')}, 'baseline'
+        )
+        lines.append(
+            [
+                f'[{name}](docs/results/{stem}.md)',
+                *(f'{row.values["AP"].mean:.1f}' for row in (baseline, consistent)),
+                *(signed(consistent.differences[m]) for m in ('AP', 'AP50', 'AP75')),
+                str(consistent.differences['AP'].count),
+            ]
+        )
+    return markdown_table(header, lines)
+
+
+def main() -> None:
+    args = parse_args(__doc__)
+    refusal = 'README.md is out of date: run python tools/readme.py'
+    write_or_check(README, with_block(README, 'study', table()), args.check, refusal)
+
+
+if __name__ == '__main__':
+    main()
