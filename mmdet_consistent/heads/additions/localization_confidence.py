@@ -1,0 +1,218 @@
+"""How well a box fits, as one more output, and suppression that goes by it."""
+
+import inspect
+from collections.abc import Callable
+from numbers import Real
+from typing import Any, Optional
+
+import torch
+from mmdet.models.dense_heads import AnchorHead
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.losses import CrossEntropyLoss
+from mmdet.registry import MODELS
+from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from ..iou_guided_nms import check_suppression, iou_guided_nms
+from ..level_rows import flatten_levels
+from ..targets import StageTargets
+from .addition import Addition, TrainingBatch
+
+
+@MODELS.register_module()
+class LocalizationConfidence(Addition):
+    """Predicts the IoU of a box with its object; scores are tempered by it.
+
+    One more value v for each anchor, given by the box output. With the final box b
+    of an anchor (after the last regression, detached, not clipped) and its ground
+    truth g, over the positives of the last stage whose labels there are,
+
+        loss_iou = loss_weight · Σ BCE(sigmoid(v), IoU(b, g)) / N
+
+    with that stage's N. At inference the score of a box becomes
+
+        score^(1 - beta) · sigmoid(v)^beta
+
+    after ``score_thr`` and ``nms_pre``, which see the plain score. A fresh output
+    gives 0.5 everywhere: boxes are ranked as without it.
+
+    Sources: IoU-Net (Jiang et al., ECCV 2018) and IoU-aware RetinaNet (Wu et al.,
+    IVC 2020), whose exponent of the classification score is 1 - beta.
+
+    Args:
+        beta: Share of the confidence in the score, 0 to 1; with 0, results are those
+            of the plain detector, bit for bit. Read at inference alone: it can be
+            chosen on the validation split, without training again.
+        nms: ``None``: ``test_cfg``'s own. ``'iou_guided'``: IoU-Net's Algorithm 1:
+            within a class, boxes are taken by their confidence rather than their
+            score, and a box that is kept has the highest classification score of
+            those that it suppresses (its own confidence where ``beta`` is above 0).
+        loss_weight: Weight of ``loss_iou``.
+
+    Raises:
+        ValueError: If an option is impossible, if the head has a quality output of
+            its own or doesn't suppress by mmdet's own functions, or if ``nms`` needs
+            another ``test_cfg.nms``.
+    """
+
+    values = 1
+
+    def __init__(
+        self, beta: float = 0.5, nms: Optional[str] = None, loss_weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        _check('beta', beta, 'a number from 0 to 1', _is_number(beta) and beta <= 1)
+        _check('nms', nms, "None or 'iou_guided'", nms in (None, 'iou_guided'))
+        _check('loss_weight', loss_weight, 'a number above 0', _is_number(loss_weight))
+        _check('loss_weight', loss_weight, 'a number above 0', loss_weight > 0)
+        self.beta = beta
+        self.nms = nms
+        self.loss_iou = CrossEntropyLoss(use_sigmoid=True, loss_weight=loss_weight)
+
+    def attach(self, head: nn.Module) -> None:
+        """Refuse heads that have such an output, or wouldn't use this one."""
+        super().attach(head)
+        kind = type(head).__name__
+        others = _other_outputs(type(head))
+        if others:
+            raise ValueError(
+                f'{kind} has outputs of its own besides classes and boxes, '
+                f'{", ".join(others)}: its scores have a quality in them already; '
+                'leave LocalizationConfidence out'
+            )
+        for name in ('_predict_by_feat_single', '_bbox_post_process'):
+            owner = next(
+                c
+                for c in type(head).__mro__
+                if name in vars(c) and issubclass(c, BaseDenseHead)
+            )
+            if owner is not BaseDenseHead:
+                raise ValueError(
+                    f"{owner.__name__} has its own {name} in place of mmdet's, which "
+                    'would not use a confidence: leave LocalizationConfidence out'
+                )
+        if self.nms and head.test_cfg:
+            check_suppression(head.test_cfg)
+
+    def losses(
+        self, head: nn.Module, batch: TrainingBatch, targets: dict[int, StageTargets]
+    ) -> dict[str, Tensor]:
+        """``loss_iou``, a scalar; 0 with a graph where there is no positive."""
+        target = targets[max(targets)]
+        boxes, usable = head.final_boxes(batch)
+        logits = flatten_levels(self._logits(head, batch.bbox_preds), 1).flatten()
+        logits = logits[target.rows].float()
+        counts = (target.positive & usable).flatten()[target.rows]
+        with torch.no_grad():
+            iou = bbox_overlaps(
+                boxes.flatten(0, 1)[target.rows], target.gt_bboxes, is_aligned=True
+            )
+            iou = torch.where(counts, iou.clamp(0, 1), 0)
+        # A row that doesn't count may hold anything: its gradient is 0, not NaN.
+        loss = self.loss_iou(
+            torch.where(counts, logits, 0),
+            iou,
+            weight=counts.float(),
+            avg_factor=target.avg_factor,
+        )
+        return dict(loss_iou=loss)
+
+    def predict_inputs(self, head: nn.Module, bbox_preds: list[Tensor]) -> dict:
+        """Score factors, as mmdet calls them: logits of each level, (N, A, H, W)."""
+        if not self._is_used():
+            return {}
+        return dict(score_factors=self._logits(head, bbox_preds))
+
+    def post_process(
+        self,
+        base: Callable[..., InstanceData],
+        results: InstanceData,
+        cfg: ConfigDict,
+        rescale: bool = False,
+        with_nms: bool = True,
+        img_meta: Optional[dict] = None,
+    ) -> InstanceData:
+        """Temper the scores of one image's boxes; suppress them, if that is ours.
+
+        Args:
+            base: mmdet's ``_bbox_post_process``, or that of the additions before.
+            results: ``bboxes`` (M, 4), ``scores`` (M,), ``labels`` (M,) and
+                ``score_factors`` (M,), confidences from 0 to 1.
+            cfg: mmdet's ``test_cfg``.
+            rescale: Whether boxes go back to the original image.
+            with_nms: Whether boxes are suppressed.
+            img_meta: mmdet's.
+
+        Returns:
+            ``bboxes``, ``scores`` and ``labels``, best first where suppressed.
+        """
+        if not self._is_used():
+            return base(results, cfg, rescale, with_nms, img_meta)
+        if self.nms is None or not with_nms:
+            results.scores = self._temper(results.scores, results.pop('score_factors'))
+            return base(results, cfg, rescale, with_nms, img_meta)
+        check_suppression(cfg)
+        # Not under mmdet's name: there it would be multiplied by the score.
+        results.confidences = results.pop('score_factors')
+        results = base(results, cfg, rescale, False, img_meta)
+        keep, scores = iou_guided_nms(
+            get_box_tensor(results.bboxes),
+            results.scores,
+            results.confidences,
+            results.labels,
+            cfg.nms,
+        )
+        results = results[keep]
+        results.scores = self._temper(scores, results.pop('confidences'))
+        best = results.scores.sort(descending=True, stable=True).indices
+        return results[best[: cfg.max_per_img]]
+
+    def not_exported(self) -> Optional[str]:
+        """An exported file scores by the classes alone."""
+        if self._is_used():
+            return (
+                'an exported file scores boxes by their classes alone, without '
+                f'LocalizationConfidence (beta={self.beta}, nms={self.nms!r}); set '
+                'beta=0 and nms=None there with --cfg-options'
+            )
+        return None
+
+    def _is_used(self) -> bool:
+        """Whether inference looks at the confidence at all."""
+        return self.beta > 0 or self.nms is not None
+
+    def _logits(self, head: nn.Module, bbox_preds: list[Tensor]) -> list[Tensor]:
+        """Logits of each level, (N, A, H, W)."""
+        return [values.squeeze(2) for values in head.values_of(self, bbox_preds)]
+
+    def _temper(self, scores: Tensor, confidences: Tensor) -> Tensor:
+        """The geometric mean, weighted, in float32: (M,), in the scores' dtype."""
+        if self.beta == 0:
+            return scores
+        mean = scores.float() ** (1 - self.beta) * confidences.float() ** self.beta
+        return mean.to(scores.dtype)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number that isn't negative."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and 0 <= value < float('inf')
+
+
+def _check(name: str, value: Any, rule: str, holds: bool) -> None:
+    if not holds:
+        raise ValueError(
+            f'LocalizationConfidence: {name} must be {rule}, got {value!r}'
+        )
+
+
+def _other_outputs(head: type) -> list[str]:
+    """What mmdet's head gives its loss besides classes and boxes, by name."""
+    for owner in head.__mro__:
+        if issubclass(owner, AnchorHead) and 'loss_by_feat' in vars(owner):
+            names = list(inspect.signature(owner.loss_by_feat).parameters)
+            if 'batch_gt_instances' in names:
+                return names[3 : names.index('batch_gt_instances')]
+    return []
