@@ -22,7 +22,8 @@
 # Nothing that is installed already is upgraded or replaced: what fits stays, and
 # what cannot fit is named, with the way out, before anything is changed. (The one
 # exception is a setuptools too old for PyTorch: it is raised, and that is said.)
-# The forks onedl-mmcv, onedl-mmengine and onedl-mmdetection are as good.
+# The forks onedl-mmcv, onedl-mmengine and onedl-mmdetection are as good; where
+# onedl-mmdetection is installed already, onedl-mmcv is built to go with it.
 #
 # WHAT CAN BE CHOSEN (environment variables)
 #   PYTHON           the python that makes .venv (default: python3; 3.9 or newer)
@@ -285,8 +286,8 @@ jobs_for_memory() { # as many compilers as there are cores, with 2 GB for each
   echo $((cores > 1 ? cores : 1))
 }
 
-build_mmcv() { # build_mmcv VERSION: make the wheel in $WORK/wheel
-  local version="$1" cxx="${CXX:-g++}" tools="$WORK/tools" fast=no need=(ninja) jobs
+build_mmcv() { # build_mmcv NAME VERSION: make the wheel in $WORK/wheel
+  local name="$1" version="$2" cxx="${CXX:-g++}" tools="$WORK/tools" fast=no need=(ninja) jobs
   if [[ "$(uname -s)" == Darwin ]]; then cxx="${CXX:-clang++}"; fi
   if ! command -v -- "$cxx" >/dev/null; then
     die "mmcv must be built for this PyTorch, and there is no C++ compiler ($cxx)." \
@@ -312,10 +313,10 @@ build_mmcv() { # build_mmcv VERSION: make the wheel in $WORK/wheel
     PYTHONPATH="$tools${PYTHONPATH:+:$PYTHONPATH}")
   # (pip's own cache of built wheels does not ask which PyTorch they are for.)
   local what=("$PY" -m pip --disable-pip-version-check --no-input wheel --no-cache-dir
-    --no-build-isolation --no-deps --no-binary mmcv -w "$WORK/wheel" "mmcv==$version")
+    --no-build-isolation --no-deps --no-binary "$name" -w "$WORK/wheel" "$name==$version")
 
   if [[ "$TORCH_CUDA" == yes && "$TORCH_NVCC" == yes ]]; then
-    say "building mmcv $version for CUDA, $jobs jobs (15 to 40 minutes, this once)"
+    say "building $name $version for CUDA, $jobs jobs (15 to 40 minutes, this once)"
   else
     if [[ "$TORCH_CUDA" == yes ]]; then
       say "WARNING: there is a GPU, but no CUDA toolkit (nvcc): mmcv is built for the CPU,"
@@ -328,7 +329,7 @@ build_mmcv() { # build_mmcv VERSION: make the wheel in $WORK/wheel
   fi
 
   if [[ "$fast" == yes ]]; then
-    say "building mmcv $version with $jobs jobs (2.5 minutes on two cores, this once)"
+    say "building $name $version with $jobs jobs (2.5 minutes on two cores, this once)"
     mkdir -p "$WORK/bin" "$WORK/pch"
     # torch looks at the compiler's file name, and ninja splits at spaces.
     cp -- "$ROOT/tools/setup/cxx_pch.sh" "$WORK/bin/g++"
@@ -343,19 +344,19 @@ build_mmcv() { # build_mmcv VERSION: make the wheel in $WORK/wheel
     say 'the quick build failed: trying the plain one'
   fi
   if [[ "$TORCH_NVCC" == no ]]; then
-    say "building mmcv $version with $jobs jobs (20 minutes on two cores, this once)"
+    say "building $name $version with $jobs jobs (20 minutes on two cores, this once)"
   fi
   if ! "${build[@]}" "${what[@]}" >"$WORK/log" 2>&1; then
     grep -m 5 -E 'error:|Error' "$WORK/log" >&2 || true
     tail -n 20 "$WORK/log" >&2
-    die "mmcv $version could not be built; the compiler's last words are above." \
+    die "$name $version could not be built; the compiler's last words are above." \
       "Or use a PyTorch for which OpenMMLab has a wheel: TORCH_SPEC='torch==2.1.2'" \
       'in a new environment (no compiler needed).'
   fi
 }
 
 install_mmcv() {
-  local version wheel
+  local spec name version wheel
   if mmcv_works; then return; fi
   if check is_present mmcv && ! check is_own; then
     tail -n 5 "$WORK/mmcv.log" >&2
@@ -364,14 +365,15 @@ install_mmcv() {
       "    $PY -m pip uninstall mmcv mmcv-lite mmcv-full onedl-mmcv" \
       'and run again: a fitting one is then installed.'
   fi
-  version="$(check mmcv_version)"
+  spec="$(check mmcv_spec)"
+  name="${spec%%==*}" version="${spec#*==}"
   local WHEEL_KEY TORCH_CUDA TORCH_NVCC MMCV_INDEX facts
   facts="$(check torch_facts)"
   eval "$facts"
 
-  for wheel in "$WHEELS/$WHEEL_KEY/mmcv-$version"-*.whl; do
+  for wheel in "$WHEELS/$WHEEL_KEY/${name//-/_}-$version"-*.whl; do
     [[ -e "$wheel" ]] || continue
-    say "installing mmcv $version from $WHEELS, built earlier (5 seconds)"
+    say "installing $name $version from $WHEELS, built earlier (5 seconds)"
     if put_mmcv "$wheel"; then return; fi
     say 'it does not run here: putting it away'
     rm -f -- "$wheel"
@@ -379,10 +381,10 @@ install_mmcv() {
 
   mkdir -p "$WORK/wheel"
   if [[ -n "$MMCV_INDEX" ]]; then
-    say "asking OpenMMLab for a ready wheel of mmcv $version (10 seconds)"
+    say "asking OpenMMLab for a ready wheel of $name $version (10 seconds)"
     if pip download --no-deps --only-binary :all: --no-index --timeout 15 --retries 1 \
-      --find-links "$MMCV_INDEX" -d "$WORK/wheel" "mmcv==$version"; then
-      for wheel in "$WORK"/wheel/mmcv-*.whl; do
+      --find-links "$MMCV_INDEX" -d "$WORK/wheel" "$name==$version"; then
+      for wheel in "$WORK"/wheel/*mmcv-*.whl; do
         if put_mmcv "$wheel"; then
           keep_wheel "$wheel"
           return
@@ -393,8 +395,8 @@ install_mmcv() {
     say 'there is none that runs here'
   fi
 
-  build_mmcv "$version"
-  for wheel in "$WORK"/wheel/mmcv-*.whl; do
+  build_mmcv "$name" "$version"
+  for wheel in "$WORK"/wheel/*mmcv-*.whl; do
     put_mmcv "$wheel" || {
       tail -n 5 "$WORK/mmcv.log" >&2
       die 'mmcv was built, but its operators do not run (above).'

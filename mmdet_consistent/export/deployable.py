@@ -69,7 +69,7 @@ class DeployableDetector(nn.Module):
         if self.nms and self.test_cfg.get('min_bbox_size', -1) >= 0:
             boxes, scores, labels = parts
             has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
-            parts = [boxes, torch.where(has_area, scores, -1.0), labels]
+            parts = [boxes, scores.masked_fill(~has_area, -1.0), labels]
         return tuple(parts)
 
     def _preprocess(self, images: Tensor, sizes: Tensor) -> Tensor:
@@ -82,7 +82,8 @@ class DeployableDetector(nn.Module):
         rows = torch.arange(height, device=x.device)[None, :] < sizes[:, :1]
         columns = torch.arange(width, device=x.device)[None, :] < sizes[:, 1:]
         inside = rows[:, None, :, None] & columns[:, None, None, :]
-        x = torch.where(inside, x, self.pad_value)
+        # (Not torch.where: that of torch 2.0 is exported with a double for a number.)
+        x = x.masked_fill(~inside, self.pad_value)
         if self.divisor > 1:
             down, right = (-height) % self.divisor, (-width) % self.divisor
             x = F.pad(x, (0, right, 0, down), value=self.pad_value)
@@ -116,8 +117,8 @@ class DeployableDetector(nn.Module):
         limit, classes = self.test_cfg.nms_pre, scores.shape[-1]
         flat = F.pad(scores.flatten(1), (0, limit), value=-1.0)
         best, index = flat.topk(limit, dim=1)
-        index = torch.where(best < 0, 0, index)
-        best = torch.where(best > self.test_cfg.get('score_thr', 0), best, -1.0)
+        index = index.masked_fill(best < 0, 0)
+        best = best.masked_fill(best <= self.test_cfg.get('score_thr', 0), -1.0)
         row = index // classes
         columns = row[..., None].repeat(1, 1, deltas.shape[-1])
         boxes = self._decode(batch, anchors[row], deltas.gather(1, columns))

@@ -14,6 +14,7 @@ from mmdet.models.detectors import SingleStageDetector
 from ..utils.atomic import write
 from ..utils.errors import ConfigError
 from .deployable import DeployableDetector
+from .unflatten import register_unflatten
 
 OPSET = 17
 # torch.export takes minutes over the padding's symbolic shapes and then refuses them.
@@ -66,6 +67,7 @@ def export_onnx(
     candidates = [f'candidate_{name}' if nms else name for name in raw]
     axes = dict(images={0: 'batch', 1: 'height', 2: 'width'}, sizes={0: 'batch'})
     axes.update({name: {0: 'batch', 1: 'rows'} for name in candidates})
+    register_unflatten(OPSET)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
         warnings.simplefilter('ignore', DeprecationWarning)

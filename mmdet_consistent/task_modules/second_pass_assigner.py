@@ -136,7 +136,9 @@ def rule_of(assigner: BaseAssigner) -> Optional[MatchRule]:
     if isinstance(assigner, SecondPassAssigner):
         own = type(assigner).assign is SecondPassAssigner.assign
         return assigner.rule if own else None
-    if type(assigner) is not MaxIoUAssigner or assigner.perm_repeat_gt_cfg is not None:
+    if type(assigner) is not MaxIoUAssigner:
+        return None
+    if getattr(assigner, 'perm_repeat_gt_cfg', None) is not None:  # mmdet >= 3.2
         return None
     calculator = assigner.iou_calculator
     plain = type(calculator) is BboxOverlaps2D and calculator.dtype is None

@@ -353,8 +353,12 @@ def broken(args: argparse.Namespace) -> int:
     return 0
 
 
-def mmcv_version(args: argparse.Namespace) -> int:
-    """Print the mmcv to install: the tested one, or what an older mmdet takes."""
+def mmcv_spec(args: argparse.Namespace) -> int:
+    """Print the mmcv to install: the tested one, or what the mmdet here takes."""
+    mmdet = version_of(next(p for p in PACKAGES if p.module == 'mmdet'))
+    if mmdet and mmdet[0] == 'onedl-mmdetection':
+        print('onedl-mmcv==2.3.6')
+        return 0
     version = tested('mmcv')
     spec = importlib.util.find_spec('mmdet')
     if spec is not None and spec.origin:
@@ -362,7 +366,7 @@ def mmcv_version(args: argparse.Namespace) -> int:
         limit = re.search(r"mmcv_maximum_version = '([\d.]+)'", text)
         if limit and release(version) >= release(limit[1]):
             version = '2.0.1'  # mmdet 3.0
-    print(version)
+    print(f'mmcv=={version}')
     return 0
 
 
@@ -444,7 +448,7 @@ def main() -> int:
         for f in (fast, stamp, conflicts, constraints, missing, broken, verify)
     }
     commands.update(
-        {f.__name__: f for f in (mmcv_version, mmcv_ops, torch_facts, python_header)}
+        {f.__name__: f for f in (mmcv_spec, mmcv_ops, torch_facts, python_header)}
     )
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
