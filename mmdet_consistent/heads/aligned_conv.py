@@ -90,23 +90,21 @@ class AlignedConv2d(StagedConv2d, nn.Conv2d):
             values are aligned to the final boxes.
         """
         outputs = [self._conv_forward(x, self.weight, self.bias)]
-        height, width = x.shape[-2:]
-        # (1, A·H·W, 4); a row an anchor and place, places inside.
-        boxes = self.anchors[:, None].repeat(1, height * width, 1).reshape(1, -1, 4)
+        # A row an anchor and place, places inside. Shapes are spelt out and nothing is
+        # expanded: tracing would fix the sizes.
+        batch, height, width = x.shape[0], *x.shape[-2:]
+        cell = self.anchors.float()[None, :, None]
+        boxes = cell.repeat(batch, 1, height * width, 1).reshape(batch, -1, 4)
         usable = torch.ones((), dtype=torch.bool, device=x.device)
         for number, stage in enumerate(self.later_stages, start=1):
-            deltas = self._rows(outputs[-1].detach())
-            boxes, _ = self.refine(number, boxes.float(), usable, deltas)
+            deltas = outputs[-1].detach().reshape(batch, -1, 4, height, width)
+            deltas = deltas.permute(0, 1, 3, 4, 2).reshape(batch, -1, 4)
+            boxes, _ = self.refine(number, boxes, usable, deltas)
             points = self._sampling_points(boxes, height, width)
             aligned = self._aligned(x, stage, points)
             outputs.append(aligned.to(outputs[0].dtype))
         split = [values.unflatten(1, (self.num_anchors, -1)) for values in outputs]
         return torch.cat(split, dim=2).flatten(1, 2)
-
-    def _rows(self, deltas: Tensor) -> Tensor:
-        """(N, A·4, H, W) to (N, A·H·W, 4)."""
-        split = deltas.unflatten(1, (self.num_anchors, 4))
-        return split.permute(0, 1, 3, 4, 2).flatten(1, 3)
 
     @torch.no_grad()
     def _sampling_points(self, boxes: Tensor, height: int, width: int) -> Tensor:

@@ -38,6 +38,11 @@ KINDS = {
     ),
     'ssd': dict(type='ConsistentSSDHead'),
     'ssd cascade': dict(type='ConsistentSSDHead', variant='cascade'),
+    'aligned': dict(
+        type='ConsistentRetinaHead',
+        reg_stages=3,
+        additions=[dict(type='AlignedFeatures')],
+    ),
 }
 # One with VGG-16, all of it; for the other a thin ResNet.
 THIN_SSD = (16, 32, 64, 32, 16, 16, 16)
