@@ -89,6 +89,7 @@ def _packages() -> list[Package]:
     dev = [Package(name, (name,), 'dev') for name in ['pytest', 'hypothesis', 'ruff']]
     dev.append(Package('seaborn', ('seaborn',), 'dev'))  # mmdet's analyze_logs.py
     dev.append(Package('xdist', ('pytest-xdist',), 'dev'))
+    dev.append(Package('pytest_cov', ('pytest-cov',), 'dev'))
     # COCO evaluation several times as fast, for tools/analyze.py; without it
     # pycocotools does the same.
     if sys.version_info >= (3, 10):
