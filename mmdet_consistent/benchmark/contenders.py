@@ -20,6 +20,10 @@ import mmdet_consistent  # noqa: F401  registers the heads
 from .cases import Case
 
 REFERENCE = 'mmdet'
+# Consistent heads with what goes beyond the paper.
+ADDITIONS: dict[str, dict] = {
+    'aligned': dict(additions=[dict(type='AlignedFeatures')]),
+}
 # A contender is a head, with `+compile` or `+channels_last` behind it if wanted.
 HEADS: dict[str, Optional[dict]] = {
     REFERENCE: None,
@@ -27,6 +31,7 @@ HEADS: dict[str, Optional[dict]] = {
     'consistent': dict(),
     'cascade': dict(variant='cascade'),
     'gated_cascade': dict(variant='gated_cascade'),
+    **ADDITIONS,
 }
 MODES = ('compile', 'channels_last')
 HEAD_TYPES = {'retinanet': 'ConsistentRetinaHead', 'ssd': 'ConsistentSSDHead'}
@@ -35,10 +40,9 @@ SLIM_CHANNELS = 8
 
 
 def contenders_of(detector: str) -> tuple[str, ...]:
-    """All heads that the detector has; SSD's has no tower to gate."""
-    if detector == 'ssd':
-        return tuple(name for name in HEADS if name != 'gated_cascade')
-    return tuple(HEADS)
+    """The heads of the paper that the detector has; SSD's has no tower to gate."""
+    lacks = {*ADDITIONS, *(('gated_cascade',) if detector == 'ssd' else ())}
+    return tuple(name for name in HEADS if name not in lacks)
 
 
 def split_contender(name: str) -> tuple[str, Optional[str]]:

@@ -6,7 +6,7 @@ import torch
 from mmengine.analysis import get_model_complexity_info
 
 from .cases import Case
-from .contenders import build_detector, contenders_of, quiet_logger
+from .contenders import ADDITIONS, build_detector, contenders_of, quiet_logger
 
 # A side in pixels. Small, because the network really runs: the share of a
 # contender's own layers is the same at every size.
@@ -46,5 +46,5 @@ def all_costs() -> list[Cost]:
     return [
         model_cost(detector, contender)
         for detector in COST_SIDES
-        for contender in contenders_of(detector)
+        for contender in (*contenders_of(detector), *ADDITIONS)
     ]

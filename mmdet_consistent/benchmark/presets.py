@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .cases import Case, Task, all_cores, grid, merge_tasks
-from .contenders import REFERENCE, contenders_of
+from .contenders import ADDITIONS, REFERENCE, contenders_of
 
 BOTH = (REFERENCE, 'consistent')
 # 49,104 anchors an image, 98,208 a batch; SSD512 has 24,564.
@@ -106,6 +106,15 @@ def modes() -> list[Task]:
     ]
 
 
+def additions() -> list[Task]:
+    """What goes beyond the paper, in whole training steps and inference."""
+    names = (*BOTH, *ADDITIONS)
+    return [
+        Task(replace(case, threads=all_cores()), names, (case.workload,), effort)
+        for case, effort in WHOLE
+    ]
+
+
 def targets() -> list[Task]:
     """What the targets' table needs."""
     trio = (REFERENCE, 'one_stage', 'consistent')
@@ -131,12 +140,13 @@ def quick() -> list[Task]:
 
 def everything() -> list[Task]:
     """All sections of the report."""
-    return head_loss() + detector() + growth() + settings() + modes()
+    return head_loss() + detector() + additions() + growth() + settings() + modes()
 
 
 PRESETS = dict(
     head_loss=head_loss,
     detector=detector,
+    additions=additions,
     growth=growth,
     settings=settings,
     modes=modes,

@@ -3,8 +3,13 @@ import time
 import pytest
 import torch
 
+from mmdet_consistent.benchmark import presets
 from mmdet_consistent.benchmark.cases import Case, Task
-from mmdet_consistent.benchmark.contenders import contenders_of, split_contender
+from mmdet_consistent.benchmark.contenders import (
+    ADDITIONS,
+    contenders_of,
+    split_contender,
+)
 from mmdet_consistent.benchmark.measure import measure
 from mmdet_consistent.benchmark.results import MEMORY
 from mmdet_consistent.benchmark.workloads import build_workloads, total_loss
@@ -97,6 +102,15 @@ def test_whole_detectors_run_and_stay_as_they_are(workload, contender):
     # Every repetition does the same work: nothing was learnt.
     for parameter, old in zip(work.model.parameters(), before):
         assert torch.equal(parameter, old)
+
+
+@pytest.mark.parametrize('detector', ['retinanet', 'ssd'])
+def test_what_goes_beyond_the_paper_is_measured_only_where_asked(detector):
+    assert not set(ADDITIONS) & set(contenders_of(detector))
+    tasks = presets.preset(['additions'])
+    asked = {t.case.workload for t in tasks if t.case.detector == detector}
+    assert asked == {'train_step', 'inference'}
+    assert all(set(ADDITIONS) < set(task.contenders) for task in tasks)
 
 
 def test_unknown_contenders_and_modes_are_refused():
