@@ -15,6 +15,7 @@ from .hooks import (
     ProgressHook,
     SafeCheckpointHook,
     SeedHook,
+    StageLossWeightHook,
 )
 from .task_modules import ChainedBBoxCoder, SecondPassAssigner
 from .utils.configs import config_path, config_root
@@ -39,6 +40,7 @@ __all__ = [
     'SafeCheckpointHook',
     'SecondPassAssigner',
     'SeedHook',
+    'StageLossWeightHook',
     '__version__',
     'config_path',
     'config_root',

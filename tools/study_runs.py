@@ -72,7 +72,13 @@ def job_config(job: Job) -> Config:
     if job.row == PRETRAINING:
         epochs = cfg.pretraining_epochs
     elif ROWS[job.row] is not None:
-        cfg.model.bbox_head.update(type=HEADS[job.model.split('_')[0]], **ROWS[job.row])
+        row = dict(ROWS[job.row])
+        if 'custom_hooks' in row:
+            cfg.custom_hooks = [*cfg.get('custom_hooks', []), *row.pop('custom_hooks')]
+        head = cfg.model.bbox_head
+        for name in row:  # not merged with what the config has there
+            head.pop(name, None)
+        head.update(type=HEADS[job.model.split('_')[0]], **row)
     cfg.merge_from_dict(
         {
             'max_epochs': epochs,

@@ -9,7 +9,14 @@ def thresholds(*pairs: tuple) -> list:
     return [dict(type=kind, pos_iou_thr=p, neg_iou_thr=n) for p, n in pairs]
 
 
-# Settings of the head; None: mmdet's own head, the baseline.
+# Scores that are trained to be the IoU of the final box.
+QUALITY = dict(
+    loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
+    additions=[dict(type='QualityTargets')],
+)
+
+# Settings of the head, and custom_hooks of the training; None: mmdet's own head, the
+# baseline.
 ROWS = {
     'baseline': None,
     'consistent': {},
@@ -30,6 +37,13 @@ ROWS = {
         )
     ),
     'aligned': dict(additions=[dict(type='AlignedFeatures')]),
+    'soft_labels': dict(
+        additions=[dict(type='SoftLabels', low=0.5, high=0.7)],
+        stage_assigners=thresholds((0.5, 0.5)),
+    ),
+    'alpha_schedule': dict(custom_hooks=[dict(type='StageLossWeightHook', end=4)]),
+    'quality_baseline': dict(label_stages=1, reg_stages=1, **QUALITY),
+    'quality_focal': QUALITY,
 }
 
 

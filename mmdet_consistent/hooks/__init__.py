@@ -6,6 +6,7 @@ from .finite_loss import FiniteLossHook
 from .progress import ProgressHook
 from .safe_checkpoint import SafeCheckpointHook
 from .seed import SeedHook
+from .stage_weight import StageLossWeightHook
 
 __all__ = [
     'ConfigCheckHook',
@@ -14,4 +15,5 @@ __all__ = [
     'ProgressHook',
     'SafeCheckpointHook',
     'SeedHook',
+    'StageLossWeightHook',
 ]
