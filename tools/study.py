@@ -7,6 +7,7 @@ was; rows that tables share are trained once.
 Example:
     python tools/study.py table1 table3 --data bccd --seeds 0 1 2 --processes 2
     python tools/study.py table1 --data occlusion --split val --seeds 0 1
+    python tools/study.py additions --split val --betas 0 0.2 0.4 0.6
 """
 
 import argparse
@@ -17,19 +18,21 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
+import study_betas
 import torch
 from study_runs import (
     ROOT,
     Job,
     explain,
     finished,
+    goes_on_from,
     job_config,
-    pretraining,
     run_job,
     train,
 )
@@ -69,11 +72,21 @@ def parse_args() -> argparse.Namespace:
         help='look at where baseline and consistent put their anchors, instead',
     )
     parser.add_argument(
+        '--betas',
+        type=study_betas.beta,
+        nargs='+',
+        metavar='BETA',
+        help='evaluate rows with localisation confidences at each, 0 to 1, instead',
+    )
+    parser.add_argument(
         '--report', action='store_true', help='train nothing: write what is done so far'
     )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/study'))
     parser.add_argument('--out', type=Path, default=Path('docs/results'))
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.betas:
+        args.betas = sorted({0.0, *args.betas})  # 0 is what the others are compared to
+    return args
 
 
 def start_process() -> None:
@@ -111,11 +124,14 @@ def collect_jobs(args: argparse.Namespace) -> list:
 
 def run_all(jobs: list, processes: int, work: Callable = run_job) -> dict:
     """Run the jobs, saying what is done and how long the rest may take."""
-    needs = {
-        job: pretraining(job) for job in jobs if job_config(job).pretraining_epochs
-    }
-    # Each pretraining just before the first row that goes on from it.
-    pending = list(dict.fromkeys(x for job in jobs for x in (needs.get(job), job) if x))
+    needs, pending = {}, []
+    for job in jobs:
+        chain = [job]
+        while before := goes_on_from(chain[0]):
+            needs[chain[0]] = before
+            chain.insert(0, before)
+        # Each just before the first row that goes on from it.
+        pending += [one for one in chain if one not in pending]
     total, done, failures, results = len(pending), set(), {}, {}
     running, start = {}, time.time()
     pool = ProcessPoolExecutor(processes, get_context('spawn'), start_process)
@@ -280,17 +296,28 @@ def main() -> None:
     if args.boxes:
         args.rows = ['baseline', 'consistent']
     jobs = collect_jobs(args)
+    if args.betas:
+        jobs = [job for job in jobs if study_betas.has_beta(job)]
     if not jobs:
-        sys.exit(f'--rows {" ".join(args.rows)}: no such row in {args.tables}')
+        sys.exit(f'--rows {" ".join(args.rows or [])}: no such row in {args.tables}')
+    work, known = run_job, finished
+    if args.betas:
+        work = partial(study_betas.measure, betas=args.betas)
+        known = partial(study_betas.finished, betas=args.betas)
     if args.boxes:
         results = run_all(jobs, args.processes, explain)
     elif args.report:
-        results = {job: record for job in jobs if (record := finished(job))}
+        results = {job: record for job in jobs if (record := known(job))}
         print(f'{len(results)} of {len(jobs)} runs are done')
         if not results:
             sys.exit('nothing to report yet')
     else:
-        results = run_all(jobs, args.processes)
+        results = run_all(jobs, args.processes, work)
+    if args.betas:
+        note = schedule(next(iter(results)), args.split)
+        path = study_betas.write_page(results, args, command(), note)
+        print(f'\n{path}\n\n{path.read_text()}')
+        return
     for name in args.tables:
         path = (write_boxes if args.boxes else write_results)(name, results, args)
         print(f'\n{path}\n\n{path.read_text()}')

@@ -14,7 +14,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
-from study_tables import PRETRAINING, ROWS
+from study_tables import PRETRAINING, ROWS, TRAINED_AS
 from torch.utils.data import DataLoader
 
 import mmdet_consistent  # noqa: F401  (registers the heads)
@@ -122,8 +122,19 @@ def pretraining(job: Job) -> Job:
     return job._replace(row=PRETRAINING, split='', epochs=None)
 
 
+def goes_on_from(job: Job) -> Optional[Job]:
+    """The run that has to be done before this one, if any."""
+    if job.row in TRAINED_AS:
+        return job._replace(row=TRAINED_AS[job.row])
+    if job.row != PRETRAINING and job_config(job).pretraining_epochs:
+        return pretraining(job)
+    return None
+
+
 def weights_of(job: Job) -> Path:
     """Weights of a finished training."""
+    if job.row in TRAINED_AS:
+        job = goes_on_from(job)
     return job.folder / 'weights.pth'
 
 
@@ -133,10 +144,11 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def recipe(job: Job) -> str:
-    """A fingerprint of all settings of a run, its pretraining's included."""
+    """A fingerprint of all settings of a run, those of what was before it included."""
     text = json.dumps(job_config(job).to_dict(), sort_keys=True)
-    if job.row != PRETRAINING and job_config(job).pretraining_epochs:
-        text += recipe(pretraining(job))
+    before = goes_on_from(job)
+    if before:
+        text += recipe(before)
     return hashlib.sha1(text.encode()).hexdigest()
 
 
@@ -159,9 +171,13 @@ def train(job: Job) -> dict:
         return json.loads(record.read_text())
     if not same_recipe(job):
         shutil.rmtree(job.folder, ignore_errors=True)  # of no use to this setting
-    cfg = quiet_config(job)
     job.folder.mkdir(parents=True, exist_ok=True)
     write_json(job.folder / 'recipe.json', dict(recipe=recipe(job)))
+    if job.row in TRAINED_AS:
+        trained = train(goes_on_from(job))
+        write_json(record, trained)
+        return trained
+    cfg = quiet_config(job)
     cfg.test_dataloader = cfg.val_dataloader = None
     last = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
     if last and Path(last).name == f'epoch_{cfg.train_cfg.max_epochs}.pth':

@@ -44,7 +44,13 @@ ROWS = {
     'alpha_schedule': dict(custom_hooks=[dict(type='StageLossWeightHook', end=4)]),
     'quality_baseline': dict(label_stages=1, reg_stages=1, **QUALITY),
     'quality_focal': QUALITY,
+    'loc_confidence': dict(additions=[dict(type='LocalizationConfidence')]),
+    'iou_guided_nms': dict(
+        additions=[dict(type='LocalizationConfidence', nms='iou_guided', beta=0.0)]
+    ),
 }
+# Rows that differ from another one in the test alone: they take its weights.
+TRAINED_AS = {'iou_guided_nms': 'loc_confidence'}
 
 
 PRETRAINING = 'pretraining'  # the baseline, before the rows part

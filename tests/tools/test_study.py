@@ -2,6 +2,7 @@ import argparse
 import importlib
 import json
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -167,9 +168,9 @@ def test_rows_are_paired_and_an_interrupted_run_goes_on(tool, tmp_path, monkeypa
     assert changed['epochs'] == 1
 
 
-@pytest.mark.slow
-def test_rows_go_on_from_one_pretraining(tool, tmp_path, monkeypatch):
-    tool.pretrain = 1
+@pytest.fixture
+def order(tool, monkeypatch):
+    """The rows that run_all works on, in their order, all in this process."""
     order = []
 
     class InThisProcess:
@@ -186,6 +187,80 @@ def test_rows_go_on_from_one_pretraining(tool, tmp_path, monkeypatch):
             pass
 
     monkeypatch.setattr(tool, 'ProcessPoolExecutor', InThisProcess)
+    return order
+
+
+@pytest.mark.slow
+def test_betas_are_measured_without_training(tool, tmp_path, order, monkeypatch):
+    """And so is a row that differs in the test alone."""
+    betas = tool.study_betas
+    steps = []
+    step = MODELS.get('RetinaNet').train_step
+
+    def spy(self, data, optim_wrapper):
+        steps.append(data)
+        return step(self, data, optim_wrapper)
+
+    monkeypatch.setattr(MODELS.get('RetinaNet'), 'train_step', spy)
+    guided = job(tool, tmp_path, 'iou_guided_nms', epochs=1)
+    trained = guided._replace(row='loc_confidence')
+    results = tool.run_all([guided, trained], processes=1)
+    assert order == ['loc_confidence', 'iou_guided_nms']
+    assert set(results) == {guided, trained}
+    assert results[guided]['positives'] == results[trained]['positives']
+    assert tool.finished(guided) and not (guided.folder / 'weights.pth').exists()
+    count = len(steps)
+    assert count > 0
+
+    work = partial(betas.measure, betas=[0.0, 0.5])
+    assert not betas.finished(trained, [0.0, 0.5])
+    measured = tool.run_all([trained], 1, work)[trained]
+    assert set(measured['betas']) == {'0', '0.5'}
+    assert measured['betas']['0.5'] == results[trained]['metrics']  # the default
+    # One more: only that is evaluated; what is there is read.
+    kept = trained.folder / 'beta_val.json'
+    found = json.loads(kept.read_text())
+    found['0']['AP'] = -1
+    kept.write_text(json.dumps(found))
+    measured = betas.measure(trained, [0.0, 0.3])
+    assert measured['metrics']['AP'] == -1 and set(measured['betas']) == {'0', '0.3'}
+    assert set(json.loads(kept.read_text())) == {'0', '0.3', '0.5'}
+    assert len(steps) == count
+    # The weights that it shares are of another training: it is out of date.
+    other = dict(type='LocalizationConfidence', loss_weight=2.0)
+    monkeypatch.setitem(tool.ROWS, 'loc_confidence', dict(additions=[other]))
+    assert not tool.finished(guided) and not betas.known(trained)
+
+
+def test_page_on_betas(tool, tmp_path):
+    rows = [job(tool, tmp_path, 'loc_confidence', seed=seed) for seed in (0, 1)]
+    assert all(map(tool.study_betas.has_beta, rows))
+    assert not any(
+        tool.study_betas.has_beta(job(tool, tmp_path, row))
+        for row in ('baseline', 'consistent', 'alpha_0.5')
+    )
+    results = {
+        row: dict(
+            betas={
+                word: dict.fromkeys(tool.study.METRICS, 40 + 2 * float(word) + row.seed)
+                for word in ('0', '0.5')
+            }
+        )
+        for row in rows
+    }
+    args = argparse.Namespace(data='bccd', split='val', betas=[0.0, 0.5], out=tmp_path)
+    path = tool.study_betas.write_page(results, args, 'a command', 'a note')
+    assert path.name == 'beta_bccd_val.md'
+    text = path.read_text()
+    assert 'Made by `a command`' in text and '## retinanet, `loc_confidence`' in text
+    assert '| β = 0.5' in text and '41.5' in text and '+1.0 ± 0.0' in text
+    with pytest.raises(argparse.ArgumentTypeError, match=r'1\.5: a beta is'):
+        tool.study_betas.beta('1.5')
+
+
+@pytest.mark.slow
+def test_rows_go_on_from_one_pretraining(tool, tmp_path, order):
+    tool.pretrain = 1
     jobs = [
         job(tool, tmp_path, row, epochs=1, seed=seed)
         for seed, row in ((0, 'baseline'), (0, 'consistent'), (1, 'baseline'))
