@@ -23,6 +23,7 @@ REFERENCE = 'mmdet'
 # Consistent heads with what goes beyond the paper.
 ADDITIONS: dict[str, dict] = {
     'aligned': dict(additions=[dict(type='AlignedFeatures')]),
+    'soft_labels': dict(additions=[dict(type='SoftLabels')]),
 }
 # A contender is a head, with `+compile` or `+channels_last` behind it if wanted.
 HEADS: dict[str, Optional[dict]] = {

@@ -27,6 +27,15 @@ VARIANTS = {
     'SSD baseline': dict(type='ConsistentSSDHead', variant='baseline'),
     'SSD cascade': dict(type='ConsistentSSDHead', variant='cascade'),
     'SSD, weights 0, 1': dict(type='ConsistentSSDHead', stage_loss_weights=(0.0, 1.0)),
+    'soft labels': dict(additions=[dict(type='SoftLabels', low=0.3, high=0.9)]),
+    'SSD soft labels': dict(
+        type='ConsistentSSDHead',
+        additions=[dict(type='SoftLabels', low=0.3, high=0.9)],
+    ),
+    'quality': dict(
+        loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0),
+        additions=[dict(type='QualityTargets')],
+    ),
 }
 MANY = ([[10, 10, 70, 80], [50, 40, 120, 110], [5, 60, 60, 120]], [0, 1, 2])
 FEW = ([[30, 30, 90, 90]], [1])

@@ -40,7 +40,8 @@ class SoftLabels(Addition):
             type='SecondPassAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5)
 
     Nothing is added to the network, and nothing changes at inference. With
-    ``cls_normalizer='first'`` the normaliser stays the first stage's.
+    ``cls_normalizer='first'`` the normaliser stays the first stage's. SSD mines its
+    negatives by the number of positives, whatever they weigh.
 
     Args:
         low: IoU up to which a positive counts with ``floor``: one number, or one for
