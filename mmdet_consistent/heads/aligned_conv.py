@@ -64,8 +64,8 @@ class AlignedConv2d(StagedConv2d, nn.Conv2d):
         rows, columns = (torch.arange(-r, r + 1.0) for r in radius)
         points = torch.stack(torch.meshgrid(columns, rows, indexing='xy'), dim=-1)
         anchors = anchors.float()
-        # What a refined box's size in pixels is multiplied by to give its reach in
-        # cells: the anchor itself reaches a kernel's step, or a box its own border.
+        # A box's size in pixels, times this, is its reach in cells: the kernel's own
+        # step if the box is as large as the anchor, or as far as the box's border.
         if span == 'kernel':
             step = anchors.new_tensor([self.dilation[1], self.dilation[0]])
             per_pixel = step / (anchors[:, 2:] - anchors[:, :2])
