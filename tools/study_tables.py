@@ -119,6 +119,19 @@ TABLES = {
         {n: n for n in ('baseline', 'consistent')},
         {},
     ),
+    'additions': Table(
+        'Beyond the paper',
+        'retinanet',
+        {
+            n: n
+            for n in (
+                *('baseline', 'consistent', 'loc_confidence', 'iou_guided_nms'),
+                *('aligned', 'soft_labels', 'alpha_schedule'),
+                *('quality_baseline', 'quality_focal'),
+            )
+        },
+        {},
+    ),
     'study_notes': Table(
         'What drives the difference',
         'retinanet',
