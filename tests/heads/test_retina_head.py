@@ -47,6 +47,11 @@ SETTINGS = {
     'softmax': SOFTMAX,
     'sampling': SAMPLING,
     'ghm': GHM,
+    'other_focal': dict(
+        loss_cls=dict(
+            type='FocalLoss', use_sigmoid=True, gamma=1.5, alpha=0.6, loss_weight=0.5
+        )
+    ),
     'one_class': dict(num_classes=1),
     'means_and_stds': dict(
         bbox_coder=dict(
@@ -88,7 +93,15 @@ def within_rounding(actual, expected, key):
     assert error <= 2e-6 * expected.abs().max() + 1e-9, (key, error)
 
 
-FUSED = {'focal', 'iou', 'one_class', 'means_and_stds', 'border', 'ssd_like_anchors'}
+FUSED = {
+    'focal',
+    'other_focal',
+    'iou',
+    'one_class',
+    'means_and_stds',
+    'border',
+    'ssd_like_anchors',
+}
 
 
 @pytest.mark.parametrize('with_base_code', [False, True])

@@ -1,0 +1,81 @@
+"""Each stage has its own coder and its own losses; boxes gone astray are out."""
+
+import pytest
+import torch
+from mmdet.models.losses import L1Loss
+from mmdet.registry import MODELS
+
+from tests.heads.helpers import as_scalars, build_head, features, ground_truth, metas
+from tests.reference import consistent as reference
+
+STDS = ((0.1, 0.1, 0.2, 0.2), (0.3, 0.2, 0.5, 0.4), (1.0, 0.5, 0.3, 0.1))
+
+
+def losses_of(head):
+    return as_scalars(head.loss_by_feat(*head(features()), ground_truth(), metas()))
+
+
+def test_each_stage_decodes_with_its_own_coder():
+    coders = [dict(type='DeltaXYWHBBoxCoder', target_stds=list(s)) for s in STDS]
+    head = build_head(reg_stages=3, bbox_coder=coders[0], stage_bbox_coders=coders[1:])
+    torch.manual_seed(0)
+    corner = torch.rand(2, 7, 2) * 80
+    boxes = torch.cat([corner, corner + 5 + torch.rand(2, 7, 2) * 40], dim=-1)
+    usable = torch.ones(2, 7, dtype=torch.bool)
+    naive = boxes.flatten(0, 1).tolist()
+    for stage in (1, 2, 3):
+        deltas = torch.randn(2, 7, 4)
+        boxes, usable = head.refine(stage, boxes, usable, deltas)
+        naive = [
+            reference.decode(box, row, stds=STDS[stage - 1])
+            for box, row in zip(naive, deltas.flatten(0, 1))
+        ]
+        expected = torch.tensor(naive).view_as(boxes)
+        torch.testing.assert_close(boxes, expected, rtol=1e-4, atol=1e-3)
+        assert usable.all()
+
+
+@pytest.mark.parametrize('side', [1e-30, 1e25, float('inf'), float('nan'), 0.0, -5.0])
+def test_a_box_without_an_area_is_out_for_good(side):
+    """Its area is 0, infinite or no number; what it was before stays."""
+    head = build_head(reg_stages=3)
+    boxes = torch.tensor([[[0, 0, side, side], [10, 10, 30, 40.0]]])
+    usable = torch.ones(1, 2, dtype=torch.bool)
+    for stage in (1, 2):
+        before, deltas = boxes, torch.full((1, 2, 4), 0.1)
+        boxes, usable = head.refine(stage, before, usable, deltas)
+        assert usable.tolist() == [[False, True]]
+        torch.testing.assert_close(boxes[0, 0], before[0, 0], equal_nan=True)
+        expected = reference.decode(before[0, 1].tolist(), deltas[0, 1])
+        torch.testing.assert_close(boxes[0, 1], torch.tensor(expected))
+
+
+@pytest.mark.parametrize('kind', ['cls', 'bbox'])
+def test_each_stage_asks_a_loss_of_its_own(kind):
+    """One with a memory, such as GHM's, must not mix the stages."""
+    loss = dict(
+        cls=dict(loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True)),
+        bbox={},
+    )[kind]
+    head = build_head(label_stages=3, reg_stages=3, **loss)
+    asked = []
+    own = [getattr(head, f'loss_{kind}'), *getattr(head, f'stage_loss_{kind}')]
+    for stage, module in enumerate(own):
+        module.register_forward_hook(lambda *_, stage=stage: asked.append(stage))
+    losses_of(head)
+    # mmdet asks the first stage's once for each level.
+    assert list(dict.fromkeys(asked)) == [0, 1, 2]
+    assert asked.count(1) == asked.count(2) == 1
+
+
+def test_a_box_loss_unknown_here_gets_weights_and_normaliser():
+    @MODELS.register_module(force=True)
+    class WeightedL1(L1Loss):
+        def forward(self, pred, target, weight, avg_factor):
+            assert weight.shape == pred.shape
+            return super().forward(pred, target, weight, avg_factor=avg_factor)
+
+    plain = losses_of(build_head(loss_bbox=dict(type='L1Loss', loss_weight=3.0)))
+    ours = losses_of(build_head(loss_bbox=dict(type='WeightedL1', loss_weight=3.0)))
+    MODELS.module_dict.pop('WeightedL1')
+    torch.testing.assert_close(ours['loss_bbox_s1'], plain['loss_bbox_s1'])
