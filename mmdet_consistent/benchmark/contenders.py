@@ -24,6 +24,10 @@ REFERENCE = 'mmdet'
 ADDITIONS: dict[str, dict] = {
     'aligned': dict(additions=[dict(type='AlignedFeatures')]),
     'soft_labels': dict(additions=[dict(type='SoftLabels')]),
+    'loc_confidence': dict(additions=[dict(type='LocalizationConfidence')]),
+    'iou_guided_nms': dict(
+        additions=[dict(type='LocalizationConfidence', nms='iou_guided', beta=0.0)]
+    ),
 }
 # A contender is a head, with `+compile` or `+channels_last` behind it if wanted.
 HEADS: dict[str, Optional[dict]] = {
