@@ -1,5 +1,6 @@
 import torch
 from mmdet.models.task_modules import AssignResult, MaxIoUAssigner, RandomSampler
+from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 
 from mmdet_consistent.heads.targets import GroundTruth
@@ -116,3 +117,20 @@ def test_an_image_without_positives_counts_as_one():
     assert int(targets.avg_factor) == 2
     assert len(targets.rows) == 0
     assert (targets.labels == 3).all()
+
+
+def test_ious_of_the_positives_whichever_rows_there_are():
+    gts = ground_truth()
+    gt_inds = torch.tensor([[1, 2, 0, -1, 2], [0, 1, -1, -1, 0]])
+    moved = BOXES + 3
+    expected = torch.zeros(2, 5)
+    for image, anchor in (gt_inds > 0).nonzero().tolist():
+        gt = gts.bboxes[image, gt_inds[image, anchor] - 1]
+        expected[image, anchor] = bbox_overlaps(moved[image, anchor][None], gt[None])
+    assert (expected[gt_inds > 0] > 0).sum() == 2
+    for choose_rows in (True, False):
+        targets = gts.targets(BOXES, gt_inds, 3, -1, choose_rows=choose_rows)
+        torch.testing.assert_close(targets.positive_ious(moved), expected)
+    # One set of boxes for all images, as prior anchors are.
+    shared = targets.positive_ious(moved[:1])
+    assert torch.equal(shared, targets.positive_ious(moved[[0, 0]]))

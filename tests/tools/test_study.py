@@ -104,6 +104,16 @@ def test_rows_start_from_the_same_weights(tool, tmp_path, model, data):
     )
 
 
+def test_a_row_may_have_hooks_and_its_own_loss(tool, tmp_path):
+    hooks = tool.job_config(job(tool, tmp_path, 'alpha_schedule')).custom_hooks
+    assert [hook.type for hook in hooks] == ['StageLossWeightHook']
+    assert 'custom_hooks' not in tool.job_config(job(tool, tmp_path, 'consistent'))
+    for row in ('quality_focal', 'quality_baseline'):
+        head = tool.job_config(job(tool, tmp_path, row)).model.bbox_head
+        assert head.loss_cls == tool.ROWS[row]['loss_cls']  # not merged with focal's
+        assert MODELS.build(head).loss_cls.beta == 2.0
+
+
 @pytest.mark.slow
 def test_rows_are_paired_and_an_interrupted_run_goes_on(tool, tmp_path, monkeypatch):
     seen = {}
