@@ -32,6 +32,7 @@ VARIANTS = {
         type='ConsistentSSDHead',
         additions=[dict(type='SoftLabels', low=0.3, high=0.9)],
     ),
+    'confidence': dict(additions=[dict(type='LocalizationConfidence')]),
     'quality': dict(
         loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0),
         additions=[dict(type='QualityTargets')],
