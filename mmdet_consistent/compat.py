@@ -3,13 +3,13 @@
 from typing import Any
 
 import numpy as np
-import torch
 from mmdet.models.dense_heads import SSDHead
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.logging import HistoryBuffer
 
 from .utils.checkpoint import install_loaders
 from .utils.configs import install_prefix
+from .utils.restricted_pickle import add_safe_globals
 
 
 def apply() -> None:
@@ -22,16 +22,15 @@ def apply() -> None:
       allow-list. mmengine's checkpoints hold its message hub (``HistoryBuffer``
       and numpy scalars), so resuming fails unless exactly these are allowed.
     * mmengine's loaders are replaced by ones that never execute what is in a
-      file, and that say what is wrong with a damaged one. (From torch 2.4 on,
-      which is the first to have an allow-list.)
+      file, and that say what is wrong with a damaged one. (Before torch 2.4, which
+      is the first to have an allow-list, by one of our own.)
     """
     if not hasattr(SSDHead, 'loss_cls'):
         SSDHead.loss_cls = None
     MODULE2PACKAGE.setdefault('mmdet_consistent', 'mmdet_consistent')
     install_prefix()
-    if hasattr(torch.serialization, 'add_safe_globals'):
-        torch.serialization.add_safe_globals(_checkpoint_globals())
-        install_loaders()
+    add_safe_globals(_checkpoint_globals())
+    install_loaders()
 
 
 def _history_method(owner: Any, name: str) -> Any:

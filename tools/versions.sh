@@ -24,7 +24,7 @@ PAGE="$ROOT/docs/versions.md"
 # chosen by setup.sh to go with mmdet: 2.0.1 with 3.0, onedl-mmcv with the fork. The
 # fork of mmdet imports imgaug, which is imaug's; all after it is what that needs.)
 STACKS=(
-  'oldest|python3.9|torch==2.0.1|mmengine==0.7.4 mmdet==3.0.0 yapf==0.40.1 tomli importlib-metadata zipp'
+  'oldest|python3.9|torch==2.0.1|setuptools==69.5.1 mmengine==0.7.4 mmdet==3.0.0 yapf==0.40.1 tomli importlib-metadata zipp'
   '2024|python3.10|torch==2.3.1|mmengine==0.10.4 mmdet==3.3.0'
   'today|python3||'
   'forks|python3||onedl-mmengine==0.10.12 onedl-mmdetection==3.5.1 imaug scikit-image imageio lazy-loader tifffile networkx'

@@ -5,7 +5,7 @@ import io
 import json
 import platform
 from collections.abc import Iterable, Sequence
-from importlib import metadata
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +77,9 @@ def write_coco_results(path: Path, detections: Table, truth: GroundTruth) -> Non
 
 def facts() -> str:
     """What the numbers were made with."""
+    # (Of the modules, as mmdet may come from its fork.)
     names = ('mmdet_consistent', 'mmdet', 'torch', 'numpy')
-    versions = ', '.join(f'{name} {metadata.version(name)}' for name in names)
+    versions = ', '.join(f'{name} {import_module(name).__version__}' for name in names)
     return (
         f'Python {platform.python_version()}, {versions}; COCO evaluation by '
         f'{coco_eval.backend_in_use()}.'

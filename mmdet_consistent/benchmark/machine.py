@@ -22,11 +22,18 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def _instructions() -> str:
+    """The vector instructions that torch uses on this processor."""
+    if hasattr(torch.backends, 'cpu'):
+        return torch.backends.cpu.get_cpu_capability()
+    return torch.__config__.show().split('CPU capability usage: ')[-1].split()[0]
+
+
 def about_machine() -> dict[str, str]:
     """Machine and versions, for the head of a table or a CSV file."""
     about = {
         'machine': f'{cpu_name()}, {all_cores()} cores, {platform.system()}',
-        'instructions': torch.backends.cpu.get_cpu_capability(),
+        'instructions': _instructions(),
         'versions': (
             f'Python {platform.python_version()}, torch {torch.__version__}, '
             f'mmcv {mmcv.__version__}, mmengine {mmengine.__version__}, '

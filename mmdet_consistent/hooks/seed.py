@@ -2,11 +2,16 @@
 
 from typing import Any
 
+import mmengine
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.utils import digit_version
 
 from ..utils.seeding import seed_all, worker_init
+
+# Whether mmengine itself loads the data of finished iterations again.
+LOADS_AGAIN = digit_version(mmengine.__version__) >= digit_version('0.10.3')
 
 
 @HOOKS.register_module()
@@ -19,7 +24,8 @@ class SeedHook(Hook):
     the same seed in every epoch, and equal seeds to all ranks.
 
     In an iteration-based run the data of the finished iterations are loaded
-    again, as mmengine does it; that also brings its workers to where they were.
+    again, as mmengine does it from 0.10.3 on; that also brings its workers to where
+    they were.
     """
 
     priority = 'VERY_HIGH'
@@ -31,6 +37,8 @@ class SeedHook(Hook):
             loop.dataloader_iterator = _SeededIterator(
                 loop.dataloader_iterator, runner.seed, runner.rank
             )
+            if not LOADS_AGAIN:
+                loop.dataloader_iterator.skip_iter(runner.iter)
             return
         seed_all(runner.seed, runner.epoch, runner.rank)
         loader = loop.dataloader
@@ -57,3 +65,8 @@ class _SeededIterator:
         seed_all(self.seed, self.count, self.rank)
         self.count += 1
         return next(self.batches)
+
+    def skip_iter(self, number: int) -> None:
+        """Load batches again; onedl-mmengine calls this when it resumes."""
+        for _ in range(number):
+            next(self)

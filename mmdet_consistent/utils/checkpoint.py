@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional, Union
+from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier, get_rank
@@ -14,7 +15,12 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from .errors import UserError
+from .restricted_pickle import HAS_ALLOW_LIST, torch_load
 
+# The way to allow a class, as it stands in a message.
+_ALLOW = 'torch.serialization.add_safe_globals([TheClass])'
+if not HAS_ALLOW_LIST:
+    _ALLOW = f'mmdet_consistent.utils.restricted_pickle.{_ALLOW.split(".", 2)[2]}'
 RESUMABLE = ('meta', 'state_dict', 'message_hub', 'optimizer')
 
 
@@ -49,14 +55,13 @@ def load(path: Union[str, Path], map_location: Any = None) -> dict:
         with warnings.catch_warnings():
             # torch's advice about pickle protocols: the error below says more.
             warnings.filterwarnings('ignore', 'Detected pickle protocol')
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+            checkpoint = torch_load(path, map_location)
     except (pickle.UnpicklingError, ValueError) as error:
         if 'Unsupported global' in str(error) or 'the file looks up' in str(error):
             raise CheckpointError(
                 f'{name} holds objects that are not plain weights, and loading them '
                 f'could run code: {_first_line(error)}. If you trust the file and its '
-                'class, torch.serialization.add_safe_globals([TheClass]) before '
-                'loading allows it'
+                f'class, {_ALLOW} before loading allows it'
             ) from error
         raise CheckpointError(_damaged(name, error)) from error
     except (RuntimeError, EOFError, KeyError, AssertionError, TypeError) as error:
@@ -132,14 +137,13 @@ def load_from_http(
     """Load from an address for mmengine: rank 0 downloads, all read its copy."""
 
     def fetch() -> dict:
-        checkpoint = torch.hub.load_state_dict_from_url(
-            filename,
-            model_dir=model_dir,
-            map_location=map_location,
-            progress=progress,
-            weights_only=True,
-        )
-        return _harmless(checkpoint, filename)
+        # torch.hub.load_state_dict_from_url would load it in its own way.
+        folder = Path(model_dir or Path(torch.hub.get_dir()) / 'checkpoints')
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / Path(urlparse(filename).path).name
+        if not path.is_file():
+            torch.hub.download_url_to_file(filename, str(path), progress=progress)
+        return load(path, map_location)
 
     checkpoint = fetch() if get_rank() == 0 else None
     barrier()

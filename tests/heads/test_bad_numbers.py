@@ -165,10 +165,13 @@ def test_numbers_that_are_none_are_told_or_do_no_harm(name, gts, poison):
         assert all_finite(gradients)
         return
     # The guard finds the very tensor, level and image.
+    # (By the tensors, as one poison may have replaced another.)
     bad = {
         (output, level, image)
-        for output, level, image, value, _, _ in poison
-        if not math.isfinite(value)
+        for output, levels in zip(('scores', 'deltas'), (scores, deltas))
+        for level, tensor in enumerate(levels)
+        for image in range(IMAGES)
+        if not tensor[image].isfinite().all()
     }
     hook = FiniteLossHook()
     hook._outputs = scores, deltas

@@ -354,7 +354,9 @@ def test_decoding_runs_in_float32_under_autocast(monkeypatch):
     decode = head.stage_coders[0].decode
 
     def spy(boxes, deltas, **kwargs):
-        seen.append((boxes.dtype, deltas.dtype, torch.is_autocast_enabled('cpu')))
+        # (Under autocast, a product would come in bfloat16.)
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+        seen.append((boxes.dtype, deltas.dtype, product.dtype))
         return decode(boxes, deltas, **kwargs)
 
     with torch.autocast('cpu', dtype=torch.bfloat16):
@@ -362,7 +364,7 @@ def test_decoding_runs_in_float32_under_autocast(monkeypatch):
         assert bbox_preds[0].dtype == torch.bfloat16
         monkeypatch.setattr(head.stage_coders[0], 'decode', spy)
         losses = head.loss_by_feat(cls_scores, bbox_preds, ground_truth(), metas())
-    assert seen == [(torch.float32, torch.float32, False)]
+    assert seen == [(torch.float32, torch.float32, torch.float32)]
     assert all(v.isfinite() for v in as_scalars(losses).values())
 
 

@@ -3,6 +3,7 @@
 import pickle
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import ConfigDict
@@ -11,6 +12,7 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
 import mmdet_consistent  # noqa: F401
+from mmdet_consistent.utils import restricted_pickle
 from mmdet_consistent.utils.architecture import compare
 from mmdet_consistent.utils.checkpoint import CheckpointError, load, newest_good
 
@@ -79,18 +81,23 @@ def test_nothing_is_executed(tmp_path, kind, loader):
     assert not owned.exists()
 
 
-def test_the_hidden_exec_would_work_if_getattr_were_allowed(tmp_path):
+def test_the_hidden_exec_would_work_if_getattr_were_allowed(tmp_path, monkeypatch):
     """Shows that the test above tests something."""
     owned = tmp_path / 'owned'
     path = tmp_path / 'bad.pth'
     with_pickle(path, hidden_exec(f'open({str(owned)!r}, "w").close()'))
-    allowed = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()
-    try:
-        with torch.serialization.safe_globals([HistoryBuffer, getattr]):
-            torch.load(path, weights_only=True)
-    finally:
-        torch.serialization.add_safe_globals(allowed)
+    if not restricted_pickle.HAS_ALLOW_LIST:  # torch < 2.4
+        monkeypatch.setattr(restricted_pickle, '_ADDED', {})
+        restricted_pickle.add_safe_globals([HistoryBuffer, getattr])
+        restricted_pickle.torch_load(path)
+    else:
+        allowed = torch.serialization.get_safe_globals()
+        torch.serialization.clear_safe_globals()
+        try:
+            with torch.serialization.safe_globals([HistoryBuffer, getattr]):
+                torch.load(path, weights_only=True)
+        finally:
+            torch.serialization.add_safe_globals(allowed)
     assert owned.exists()
 
 
@@ -101,7 +108,8 @@ def test_a_config_in_the_meta_data_is_not_run(tmp_path):
 
 def test_what_mmengine_saves_loads(tmp_path):
     hub = MessageHub('test_checkpoint')
-    hub.update_scalar('train/loss', 2.0)
+    for value in (1.0, np.float32(2), np.float64(3)):
+        hub.update_scalar('train/loss', value)
     torch.save(dict(state_dict={}, message_hub=hub.state_dict()), tmp_path / 'c.pth')
     loss = load(tmp_path / 'c.pth')['message_hub']['log_scalars']['train/loss']
     assert loss.statistics('mean') == 2
@@ -150,8 +158,9 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_class_the_user_trusts_can_be_allowed(tmp_path):
     torch.save(dict(state_dict={}, extra=ConfigDict(a=1)), tmp_path / 'c.pth')
-    with pytest.raises(CheckpointError, match='add_safe_globals'):
+    with pytest.raises(CheckpointError, match='add_safe_globals') as error:
         load(tmp_path / 'c.pth')
+    assert 'mmengine.config.config.ConfigDict' in str(error.value)
 
 
 def test_the_first_good_one_is_found(tmp_path):

@@ -6,9 +6,11 @@ import sys
 import tarfile
 import zipfile
 
+import mmengine
 import pytest
 import yaml
 from mmengine.config import Config
+from mmengine.utils import digit_version
 from wheel_helpers import ROOT, plain, run
 
 import mmdet_consistent
@@ -162,11 +164,23 @@ def test_unknown_names_are_refused_with_the_nearest():
         get_config('mmdet_consistent::con_retinanet_r50_fpn.py', pretrained=True)
 
 
-def test_metafile_and_written_configs_are_up_to_date(monkeypatch):
+@pytest.mark.parametrize(
+    'tool',
+    [
+        'metafile',
+        pytest.param(
+            'pure_configs',
+            marks=pytest.mark.skipif(
+                digit_version(mmengine.__version__) < digit_version('0.8'),
+                reason='mmengine < 0.8 writes configs in another order',
+            ),
+        ),
+    ],
+)
+def test_written_files_are_up_to_date(monkeypatch, tool):
     monkeypatch.syspath_prepend(ROOT / 'tools')  # (as for a tool that is run)
     monkeypatch.setattr(sys, 'argv', ['tool', '--check'])
-    for tool in ('metafile', 'pure_configs'):
-        runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
+    runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
 
 
 def test_the_metafile_says_whose_figures_it_holds():
