@@ -50,6 +50,14 @@ def test_a_box_without_an_area_is_out_for_good(side):
         torch.testing.assert_close(boxes[0, 1], torch.tensor(expected))
 
 
+def test_a_box_smaller_than_a_pixel_is_sound():
+    boxes = torch.tensor([[[3.0, 3.0, 3.5, 3.2]]])
+    usable = torch.ones(1, 1, dtype=torch.bool)
+    refined, still = build_head().refine(1, boxes, usable, torch.zeros(1, 1, 4))
+    torch.testing.assert_close(refined, boxes)
+    assert still.all()
+
+
 @pytest.mark.parametrize('kind', ['cls', 'bbox'])
 def test_each_stage_asks_a_loss_of_its_own(kind):
     """One with a memory, such as GHM's, must not mix the stages."""
@@ -66,6 +74,35 @@ def test_each_stage_asks_a_loss_of_its_own(kind):
     # mmdet asks the first stage's once for each level.
     assert list(dict.fromkeys(asked)) == [0, 1, 2]
     assert asked.count(1) == asked.count(2) == 1
+
+
+def test_each_stage_has_its_own_memory():
+    head = build_head(
+        loss_cls=dict(type='GHMC', bins=5, momentum=0.75, use_sigmoid=True),
+        loss_bbox=dict(type='GHMR', mu=0.02, bins=5, momentum=0.7),
+    )
+    losses_of(head)
+    for first, later in (
+        (head.loss_cls, head.stage_loss_cls[0]),
+        (head.loss_bbox, head.stage_loss_bbox[0]),
+    ):
+        assert first.acc_sum.any() and later.acc_sum.any()
+        assert not torch.equal(first.acc_sum, later.acc_sum)
+
+
+def test_one_image_and_one_level():
+    levels = features()[1][:1]  # strides of 32, the first image
+    generator = dict(type='AnchorGenerator', scales=[2, 3], ratios=[1.0], strides=[32])
+    base = build_head('RetinaHead', anchor_generator=generator)
+    ours = build_head(anchor_generator=generator)
+    ours.load_state_dict(base.state_dict(), strict=False)
+    expected, actual = (
+        as_scalars(head.loss_by_feat(*head([levels]), ground_truth()[:1], metas(1)))
+        for head in (base, ours)
+    )
+    torch.testing.assert_close(actual['loss_cls'], expected['loss_cls'])
+    torch.testing.assert_close(actual['loss_bbox'], expected['loss_bbox'])
+    assert actual['num_pos'] > 0
 
 
 def test_a_box_loss_unknown_here_gets_weights_and_normaliser():

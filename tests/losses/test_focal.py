@@ -198,3 +198,24 @@ def test_parts_with_classes_in_the_middle_give_the_sum(
         actual.sum().backward()
     torch.testing.assert_close(actual, expected)
     torch.testing.assert_close(logits.grad, whole.grad)
+
+
+@pytest.mark.parametrize('asking', [(0, 2), (1,), (2,)])
+def test_only_parts_that_ask_get_a_gradient(asking):
+    cases = [random_case(seed, 4, 3, 2) for seed in range(3)]
+    whole = [logits.clone().requires_grad_() for logits, _, _ in cases]
+    sum(focal_losses(x, *case[1:]).sum() for x, case in zip(whole, cases)).backward()
+    parts = [
+        logits.clone().requires_grad_(part in asking)
+        for part, (logits, _, _) in enumerate(cases)
+    ]
+    focal_losses_of_parts(
+        [x[..., None] for x in parts],
+        [labels[..., None] for _, labels, _ in cases],
+        [weights[..., None] for _, _, weights in cases],
+    ).sum().backward()
+    for part, (x, expected) in enumerate(zip(parts, whole)):
+        if part in asking:
+            torch.testing.assert_close(x.grad, expected.grad)
+        else:
+            assert x.grad is None

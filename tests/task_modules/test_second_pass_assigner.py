@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmdet.models.task_modules import MaxIoUAssigner
+from mmdet.models.task_modules import MaxIoUAssigner, PointAssigner
 from mmengine.structures import InstanceData
 
 from mmdet_consistent import SecondPassAssigner
@@ -46,6 +46,12 @@ def test_ignore_rule_comes_from_the_base_assigner_unless_given():
     assigner.inherit_ignore_rule(base)
     assert assigner.ignore_iof_thr == 0.2
     assert assigner.ignore_wrt_candidates is False
+
+
+def test_a_base_assigner_without_an_ignore_rule_leaves_none():
+    assigner = SecondPassAssigner()
+    assigner.inherit_ignore_rule(PointAssigner())
+    assert assigner.rule.ignore_iof_thr <= 0
 
 
 @pytest.mark.parametrize(
