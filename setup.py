@@ -9,6 +9,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 # These need the checkout: its data, its pages, its environment.
 NOT_PACKED = {
+    'compatibility.py',
     'branch_coverage.py',
     'docs.py',
     'fine_tuning.py',

@@ -7,7 +7,12 @@ Importing the package registers its heads and task modules with mmdet, so one
 from . import compat
 from .datasets import CheckedCocoDataset, CheckedVOCDataset, CheckedXMLDataset
 from .evaluation import CocoIoUMetric, ConsistencyMetric
-from .heads import ConsistentMixin, ConsistentRetinaHead, ConsistentSSDHead
+from .heads import (
+    ConsistentMixin,
+    ConsistentRetinaHead,
+    ConsistentSSDHead,
+    make_consistent,
+)
 from .hooks import (
     ConfigCheckHook,
     ConsistencyHook,
@@ -44,4 +49,5 @@ __all__ = [
     '__version__',
     'config_path',
     'config_root',
+    'make_consistent',
 ]

@@ -58,9 +58,11 @@ class RememberedAnchors:
             torch.is_inference_mode_enabled(),
         )
         make = super().get_anchors
-        return self.__dict__.setdefault('_recent_anchors', Recent()).get(
+        kept = self.__dict__.setdefault('_recent_anchors', Recent()).get(
             key, lambda: make(featmap_sizes, batch_img_metas, device=device)
         )
+        # Lists of its own for everybody: some heads put other things into them.
+        return tuple([list(levels) for levels in images] for images in kept)
 
     def prior_anchors(
         self, cls_scores: list[Tensor], batch_img_metas: list[dict]

@@ -24,7 +24,6 @@ from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import get_box_tensor
 from mmdet.utils import InstanceList, OptInstanceList, reduce_mean
-from mmengine.config import ConfigDict
 from mmengine.dist import get_world_size
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -36,7 +35,7 @@ from .anchors import RememberedAnchors
 from .label_losses import label_set_losses, masked_sum, sums_over_anchors
 from .level_rows import flatten_levels
 from .options import StageOptions, broadcast, default_assigners
-from .staged_conv import replace_box_output
+from .staged_conv import LaterStage, replace_box_output
 from .targets import GroundTruth, StageTargets
 from .variants import mean_score_logits
 
@@ -72,6 +71,9 @@ class ConsistentMixin(RememberedAnchors):
         ValueError: If an option is impossible; says which, and the way out.
     """
 
+    #: Values that the base head's own box output gives for an anchor.
+    first_values = 4
+
     def __init__(
         self,
         *args,
@@ -95,7 +97,8 @@ class ConsistentMixin(RememberedAnchors):
         self.stage_loss_weights = options.loss_weights
         self.cls_normalizer = cls_normalizer
         self.variant = options.variant
-        self._base_targets: dict = {}
+        self._base_positives: dict = {}
+        self._base_avg_factor = None
 
         later = self.num_stages - 1
         if self.train_cfg:
@@ -147,7 +150,20 @@ class ConsistentMixin(RememberedAnchors):
         box = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
         identity = [coder.encode(box, box)[0] for coder in self.stage_coders[1:]]
         for parent, name in self._box_outputs():
-            replace_box_output(parent, name, identity, self.extra_values)
+            replace_box_output(
+                parent, name, identity, self.extra_values, self.first_values
+            )
+
+    def init_weights(self) -> None:
+        """The base head's; a fresh later stage leaves boxes where they are.
+
+        A config's ``init_cfg`` that names the box output means the first stage's.
+        """
+        super().init_weights()
+        is_loaded = getattr(self.init_cfg, 'get', {}.get)('type') == 'Pretrained'
+        for module in self.modules():
+            if isinstance(module, LaterStage) and not is_loaded:
+                module.reset()
 
     def _build_stage_losses(self, later: int) -> None:
         """Copy the base losses: a loss with a memory (GHM) keeps one a stage."""
@@ -202,6 +218,7 @@ class ConsistentMixin(RememberedAnchors):
             return losses
 
         gts = GroundTruth.pad(batch_gt_instances, batch_gt_instances_ignore)
+        stage_preds[0] = self._first_deltas(stage_preds[0])
         deltas = [flatten_levels(levels, 4) for levels in stage_preds]
         boxes, usable = self.prior_anchors(cls_scores, batch_img_metas)
         targets: dict[int, StageTargets] = {}
@@ -287,7 +304,7 @@ class ConsistentMixin(RememberedAnchors):
         boxes = boxes[targets.rows % len(boxes)]
         pred = torch.where(is_positive, pred, 0)
         coder = self.stage_coders[stage]
-        if self.reg_decoded_bbox:
+        if self._loses_on_boxes():
             pred = get_box_tensor(coder.decode(boxes, pred))
             target = targets.gt_bboxes
         else:
@@ -309,9 +326,12 @@ class ConsistentMixin(RememberedAnchors):
             losses = super().loss_by_feat(*inputs)
         weight = self.stage_loss_weights[0]
         if weight != 1:
-            losses['loss_cls'] = [loss * weight for loss in losses['loss_cls']]
-        losses['num_pos'] = self._base_targets['num_pos']
-        return losses
+            self._weigh_base_labels(losses, weight)
+        return {**self._base_positives, **losses}
+
+    def _weigh_base_labels(self, losses: dict, weight: float) -> None:
+        """Give the base head's classification loss its weight in Eq. 1."""
+        losses['loss_cls'] = [loss * weight for loss in losses['loss_cls']]
 
     # ------------------------------------------------------------- targets
 
@@ -391,7 +411,8 @@ class ConsistentMixin(RememberedAnchors):
         labels = torch.cat(targets[0], dim=1)
         positive = (labels >= 0) & (labels < self.num_classes)
         targets[4] = _mean_over_ranks([targets[4]], labels.device)[0]
-        self._base_targets = dict(num_pos=positive.sum().float(), avg_factor=targets[4])
+        self._base_positives = dict(num_pos=positive.sum().float())
+        self._base_avg_factor = targets[4]
         return tuple(targets)
 
     def _share_normalisers(self, targets: dict[int, StageTargets]) -> None:
@@ -401,7 +422,7 @@ class ConsistentMixin(RememberedAnchors):
         of_labels = [own[i] if one is None else one for i, one in enumerate(of_labels)]
         device = next(iter(targets.values())).labels.device
         shared = _mean_over_ranks(own + of_labels, device)
-        first = self._base_targets.get('avg_factor')
+        first = self._base_avg_factor
         for stage, factor, cls_factor in zip(targets, shared, shared[len(own) :]):
             first = factor if stage == 0 else first
             cls_factor = first if self.cls_normalizer == 'first' else cls_factor
@@ -413,6 +434,14 @@ class ConsistentMixin(RememberedAnchors):
         """How stage 0 is matched, where it is computed with the later stages."""
         plain = isinstance(self.sampler, PseudoSampler) and self._base_is_plain()
         return rule_of(self.assigner) if plain else None
+
+    def _loses_on_boxes(self) -> bool:
+        """Whether the box loss compares boxes in pixels, not deltas."""
+        return self.reg_decoded_bbox
+
+    def _first_deltas(self, levels: list[Tensor]) -> list[Tensor]:
+        """What the first stage's coder decodes, (N, A·4, H, W) of each level."""
+        return levels
 
     def _sums_boxes(self) -> bool:
         """Whether the box loss is a sum over rows, each by itself."""
@@ -429,14 +458,12 @@ class ConsistentMixin(RememberedAnchors):
             kwargs.update(addition.predict_inputs(self, bbox_preds))
         return super().predict_by_feat(cls_scores, bbox_preds, *args, **kwargs)
 
-    def _bbox_post_process(
-        self, results: InstanceData, cfg: ConfigDict, *args, **kwargs
-    ) -> InstanceData:
+    def _bbox_post_process(self, *args, **kwargs) -> InstanceData:
         """The base head's suppression, as the additions have it."""
         post_process = super()._bbox_post_process
         for addition in self.additions:
             post_process = partial(addition.post_process, post_process)
-        return post_process(results, cfg, *args, **kwargs)
+        return post_process(*args, **kwargs)
 
     def merge_scores(self, cls_scores: list[Tensor]) -> list[Tensor]:
         """The logits that boxes are scored by: as they are, but for a cascade's.
@@ -479,27 +506,29 @@ class ConsistentMixin(RememberedAnchors):
 
     def _split_preds(self, bbox_preds: list[Tensor]) -> list[list[Tensor]]:
         """Levels of (N, A·S·4, H, W) to stages of levels of (N, A·4, H, W)."""
-        if self.reg_stages == 1 and not self.extra_values:
+        sizes = [self.first_values] + [4] * (self.reg_stages - 1)
+        sizes += [self.extra_values] * bool(self.extra_values)
+        if len(sizes) == 1:
             return [bbox_preds]
-        staged = [pred.unflatten(1, (-1, self._row_size())) for pred in bbox_preds]
+        levels = [
+            pred.unflatten(1, (-1, sum(sizes))).split(sizes, dim=2)
+            for pred in bbox_preds
+        ]
         return [
-            [pred[:, :, 4 * stage : 4 * stage + 4].flatten(1, 2) for pred in staged]
+            [level[stage].flatten(1, 2) for level in levels]
             for stage in range(self.reg_stages)
         ]
 
     def values_of(self, addition: Addition, bbox_preds: list[Tensor]) -> list[Tensor]:
         """One addition's own values of each level: (N, A, its values, H, W)."""
-        start = 4 * self.reg_stages
+        start = self.first_values + 4 * (self.reg_stages - 1)
+        size = start + self.extra_values
         for other in self.additions:
             if other is addition:
                 break
             start += other.values
-        staged = [pred.unflatten(1, (-1, self._row_size())) for pred in bbox_preds]
-        return [pred[:, :, start : start + addition.values] for pred in staged]
-
-    def _row_size(self) -> int:
-        """What the box output gives for an anchor: S·4 deltas, then E values."""
-        return 4 * self.reg_stages + self.extra_values
+        stop = start + addition.values
+        return [pred.unflatten(1, (-1, size))[:, :, start:stop] for pred in bbox_preds]
 
 
 def _name(loss: str, stage: int) -> str:

@@ -14,25 +14,11 @@ from .targets import StageTargets
 from .variants import LaterTower, stack_deltas
 
 
-@MODELS.register_module()
-class ConsistentSSDHead(ConsistentMixin, SSDHead):
-    """SSD's head under consistent optimization (ConSSD, Table 5).
-
-    Softmax cross-entropy with hard negatives mined **per label set**, smooth L1
-    on positives, both divided by the stage's positives. Each level's box output
-    gives one set of deltas per regression stage. The options are those of
-    :class:`ConsistentMixin`; every other argument is that of
-    :class:`mmdet.models.dense_heads.SSDHead`.
-
-    Of Figure 4's variants there is no ``gated_cascade``: without towers there are
-    no features of a previous stage that a gate could let in.
-    """
+class SSDStages(ConsistentMixin):
+    """Later stages of :class:`mmdet.models.dense_heads.SSDHead` and its kin."""
 
     def _box_outputs(self) -> list[tuple[nn.Module, str]]:
         return [(layers, str(len(layers) - 1)) for layers in self.reg_convs]
-
-    def _base_is_plain(self) -> bool:
-        return keeps_seams(type(self), ConsistentSSDHead)
 
     def _sums_boxes(self) -> bool:
         return True
@@ -84,37 +70,8 @@ class ConsistentSSDHead(ConsistentMixin, SSDHead):
     def label_losses(
         self, levels: list[Tensor], targets: dict[int, StageTargets]
     ) -> list[Tensor]:
-        """Softmax loss with mined negatives under several label sets.
-
-        Args:
-            levels: c, (N, A·(C + 1), H, W) each.
-            targets: Of each stage whose labels it meets.
-
-        Returns:
-            A scalar for each stage, divided by its normaliser.
-        """
-        if not targets:
-            return []
-        labels = torch.stack([target.labels for target in targets.values()])
-        weights = torch.stack([target.label_weights for target in targets.values()])
-        channels = self.cls_out_channels
-        rows = softmax_losses(
-            [class_rows(scores, channels) for scores in levels],
-            split_levels(labels, levels, channels),
-        )
-        losses = torch.cat(
-            [mmdet_order(x, scores, channels) for x, scores in zip(rows, levels)], dim=2
-        )
-        sums = mined_losses(
-            losses * weights,
-            labels < self.num_classes,
-            labels == self.num_classes,
-            self.train_cfg['neg_pos_ratio'],
-        )
-        return [
-            value / target.cls_avg_factor
-            for value, target in zip(sums, targets.values())
-        ]
+        """See :func:`mined_label_losses`."""
+        return mined_label_losses(self, levels, targets)
 
     def box_loss(
         self, stage: int, pred: Tensor, target: Tensor, avg_factor: Tensor
@@ -123,3 +80,57 @@ class ConsistentSSDHead(ConsistentMixin, SSDHead):
         return smooth_l1_loss(
             pred, target, beta=self.train_cfg['smoothl1_beta'], avg_factor=avg_factor
         )
+
+
+@MODELS.register_module()
+class ConsistentSSDHead(SSDStages, SSDHead):
+    """SSD's head under consistent optimization (ConSSD, Table 5).
+
+    Softmax cross-entropy with hard negatives mined **per label set**, smooth L1
+    on positives, both divided by the stage's positives. Each level's box output
+    gives one set of deltas per regression stage. The options are those of
+    :class:`ConsistentMixin`; every other argument is that of
+    :class:`mmdet.models.dense_heads.SSDHead`.
+
+    Of Figure 4's variants there is no ``gated_cascade``: without towers there are
+    no features of a previous stage that a gate could let in.
+    """
+
+    def _base_is_plain(self) -> bool:
+        return keeps_seams(type(self), ConsistentSSDHead)
+
+
+def mined_label_losses(
+    head: ConsistentMixin, levels: list[Tensor], targets: dict[int, StageTargets]
+) -> list[Tensor]:
+    """Softmax loss with mined negatives under several label sets.
+
+    Args:
+        head: For its classes and ``train_cfg.neg_pos_ratio``.
+        levels: c, (N, A·(C + 1), H, W) each.
+        targets: Of each stage whose labels it meets.
+
+    Returns:
+        A scalar for each stage, divided by its normaliser.
+    """
+    if not targets:
+        return []
+    labels = torch.stack([target.labels for target in targets.values()])
+    weights = torch.stack([target.label_weights for target in targets.values()])
+    channels = head.cls_out_channels
+    rows = softmax_losses(
+        [class_rows(scores, channels) for scores in levels],
+        split_levels(labels, levels, channels),
+    )
+    losses = torch.cat(
+        [mmdet_order(x, scores, channels) for x, scores in zip(rows, levels)], dim=2
+    )
+    sums = mined_losses(
+        losses * weights,
+        labels < head.num_classes,
+        labels == head.num_classes,
+        head.train_cfg['neg_pos_ratio'],
+    )
+    return [
+        value / target.cls_avg_factor for value, target in zip(sums, targets.values())
+    ]

@@ -19,10 +19,16 @@ class LaterStage(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, num_anchors: int, values: Tensor) -> None:
         super().__init__()
-        weight = conv.weight
-        size = (num_anchors * len(values), *weight.shape[1:])
-        self.weight = nn.Parameter(weight.new_zeros(size))
-        self.bias = nn.Parameter(values.to(weight).repeat(num_anchors))
+        self.start = values.to(conv.weight).repeat(num_anchors)
+        size = (len(self.start), *conv.weight.shape[1:])
+        self.weight = nn.Parameter(conv.weight.new_zeros(size))
+        self.bias = nn.Parameter(self.start.clone())
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Back to the constant."""
+        self.weight.zero_()
+        self.bias.copy_(self.start)
 
 
 class StagedConv2d(nn.Conv2d):
@@ -38,10 +44,15 @@ class StagedConv2d(nn.Conv2d):
             encoding of "stay where you are". The weights start at zero, so a
             fresh later stage returns exactly these.
         extra_values: E, values of the additions for each anchor; they start at 0.
+        first_values: Values for each anchor that ``conv`` gives, if not 4 deltas.
     """
 
     def __init__(
-        self, conv: nn.Conv2d, identity_deltas: list[Tensor], extra_values: int = 0
+        self,
+        conv: nn.Conv2d,
+        identity_deltas: list[Tensor],
+        extra_values: int = 0,
+        first_values: int = 4,
     ) -> None:
         super().__init__(
             conv.in_channels,
@@ -56,7 +67,7 @@ class StagedConv2d(nn.Conv2d):
         )
         self.weight = conv.weight
         self.bias = conv.bias
-        self.num_anchors = conv.out_channels // 4
+        self.num_anchors = conv.out_channels // first_values
         values = [*identity_deltas]
         if extra_values:
             values.append(torch.zeros(extra_values))
@@ -89,8 +100,8 @@ class StagedConv2d(nn.Conv2d):
 
 
 def replace_box_output(
-    parent: nn.Module, name: str, identity_deltas: list[Tensor], extra_values: int = 0
+    parent: nn.Module, name: str, identity_deltas: list[Tensor], *sizes: int
 ) -> None:
     """Put a :class:`StagedConv2d` in place of ``parent.<name>``."""
     conv = getattr(parent, name)
-    setattr(parent, name, StagedConv2d(conv, identity_deltas, extra_values))
+    setattr(parent, name, StagedConv2d(conv, identity_deltas, *sizes))

@@ -88,6 +88,7 @@ def _packages() -> list[Package]:
     base += [Package(name, (name,), 'base') for name in names.split()]
     dev = [Package(name, (name,), 'dev') for name in ['pytest', 'hypothesis', 'ruff']]
     dev.append(Package('seaborn', ('seaborn',), 'dev'))  # mmdet's analyze_logs.py
+    dev.append(Package('sklearn', ('scikit-learn',), 'dev'))  # mmdet's PAAHead
     dev.append(Package('xdist', ('pytest-xdist',), 'dev'))
     dev.append(Package('pytest_cov', ('pytest-cov',), 'dev'))
     # COCO evaluation several times as fast, for tools/analyze.py; without it

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional
 
 from mmdet.registry import MODELS
-from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -117,23 +116,17 @@ class Addition(nn.Module):
         return {}
 
     def post_process(
-        self,
-        base: Callable[..., InstanceData],
-        results: InstanceData,
-        cfg: ConfigDict,
-        *args,
-        **kwargs,
+        self, base: Callable[..., InstanceData], *args, **kwargs
     ) -> InstanceData:
         """Suppress and rank one image's boxes.
 
         Args:
             base: mmdet's ``_bbox_post_process``, or that of the additions before.
-            results: Boxes, scores, labels, score factors.
-            cfg: mmdet's ``test_cfg``.
-            *args: mmdet's, to be passed on.
+            *args: What that takes: of most heads, ``results`` (boxes, scores,
+                labels, score factors) and ``test_cfg`` first.
             **kwargs: Likewise.
         """
-        return base(results, cfg, *args, **kwargs)
+        return base(*args, **kwargs)
 
     def not_exported(self) -> Optional[str]:
         """What of it an export would leave out, and the way out, if anything."""

@@ -51,7 +51,9 @@ def outputs(head, seed=0, offset=0.3):
     for size, anchors in zip(sizes, head.prior_generator.num_base_priors):
         channels = anchors * head.cls_out_channels
         scores.append(torch.randn(2, channels, size, size, generator=generator))
-        row = torch.randn(2, anchors, head._row_size(), size, size, generator=generator)
+        row = torch.randn(
+            2, anchors, head.bbox_coder.encode_size, size, size, generator=generator
+        )
         row[:, :, :-1] *= offset
         preds.append(row.flatten(1, 2))
     return scores, [pred.requires_grad_() for pred in preds]
@@ -92,7 +94,7 @@ def test_loss_and_gradient_are_those_of_loops(kind, stages, seed, weight):
     last = max(seen['targets'])
     assert last == max(stages) - 1
     target = seen['targets'][last]
-    rows = per_anchor(preds, head._row_size()).detach().double()
+    rows = per_anchor(preds, head.bbox_coder.encode_size).detach().double()
     logits = rows[..., -1].clone().requires_grad_()
     flat = torch.zeros(target.positive.numel(), 4)
     flat[target.rows] = target.gt_bboxes
@@ -112,7 +114,7 @@ def test_loss_and_gradient_are_those_of_loops(kind, stages, seed, weight):
     assert (expected > 0) == bool(target.positive.any())
     losses['loss_iou'].backward()
     expected.backward()
-    grads = per_anchor([pred.grad for pred in preds], head._row_size())
+    grads = per_anchor([pred.grad for pred in preds], head.bbox_coder.encode_size)
     assert (grads[..., :-1] == 0).all()  # the final box is detached
     torch.testing.assert_close(
         grads[..., -1].double(), logits.grad, rtol=1e-4, atol=1e-6
@@ -121,7 +123,7 @@ def test_loss_and_gradient_are_those_of_loops(kind, stages, seed, weight):
 
 def without_confidence(head, preds):
     """The same outputs as the head would give them without the addition."""
-    size = head._row_size()
+    size = head.bbox_coder.encode_size
     return [p.detach().unflatten(1, (-1, size))[:, :, :-1].flatten(1, 2) for p in preds]
 
 
@@ -332,7 +334,7 @@ def test_bad_numbers_cost_nothing(bad):
     seen = spy_on_losses(head)
     scores, preds = outputs(head, offset=0.1)
     loss = head.loss_by_feat(scores, preds, GROUND_TRUTH, metas())['loss_iou']
-    size, anchors = head._row_size(), head.num_base_priors
+    size, anchors = head.bbox_coder.encode_size, head.num_base_priors
     positive = seen['targets'][1].positive[0, : anchors * 64]
     assert positive.sum() > 1
 

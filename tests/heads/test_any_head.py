@@ -1,0 +1,247 @@
+import importlib
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import build_head, features, ground_truth, metas
+from mmdet.models.dense_heads import ATSSHead, RetinaHead, RPNHead
+from mmdet.models.dense_heads.anchor_head import AnchorHead
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
+from mmengine.hub import get_config
+from mmengine.structures import InstanceData
+from torch import nn
+
+from mmdet_consistent import ConsistentRetinaHead, ConsistentSSDHead, make_consistent
+from mmdet_consistent.heads.any_head import NAMED, REFUSED
+from mmdet_consistent.heads.any_stages import AnyStages
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT_OF_DATE = 'run python tools/compatibility.py'
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    return importlib.import_module('compatibility')
+
+
+@pytest.mark.parametrize('name', ['RetinaHead', 'SSDHead', *NAMED])
+def test_a_head_of_mmdets_is_itself_with_one_stage_and_trains_with_two(tool, name):
+    if name == 'PAAHead':
+        pytest.importorskip('sklearn', reason="mmdet's PAAHead needs scikit-learn")
+    assert tool.row(name, tool.check(name)) in tool.PAGE.read_text(), OUT_OF_DATE
+
+
+def test_each_head_of_mmdets_has_a_version_or_a_reason(tool):
+    known = {'RetinaHead', 'SSDHead', *NAMED}
+    page = tool.PAGE.read_text()
+    for name, head in tool.heads().items():
+        if name in known:
+            assert tool.refusal(head) is None
+        else:
+            assert f'| `{name}` | {tool.refusal(head)} |' in page, OUT_OF_DATE
+    assert set(REFUSED).isdisjoint(known)
+
+
+class MyHead(RetinaHead):
+    """Says nothing of itself, but names its box output as nobody else does."""
+
+    def _init_layers(self):
+        super()._init_layers()
+        self.my_deltas = self.retina_reg
+        del self.retina_reg
+
+    def forward_single(self, x):
+        cls, reg = x, x
+        for conv in self.cls_convs:
+            cls = conv(cls)
+        for conv in self.reg_convs:
+            reg = conv(reg)
+        return self.retina_cls(cls), self.my_deltas(reg)
+
+
+def test_the_later_stages_are_conretinanets():
+    made = make_consistent(MyHead, ('my_deltas',))
+    MODELS.register_module(module=made, force=True)
+    ours = build_head('ConsistentMyHead', seed=1)
+    theirs = build_head('ConsistentRetinaHead', seed=1)
+    state = {
+        name.replace('my_deltas', 'retina_reg'): value
+        for name, value in ours.state_dict().items()
+    }
+    theirs.load_state_dict(state)
+    values = [
+        head.loss_by_feat(*head(features()), ground_truth(), metas())
+        for head in (ours, theirs)
+    ]
+    for name in ('loss_cls_s1', 'loss_bbox_s1', 'num_pos_s1', 'num_pos'):
+        torch.testing.assert_close(values[0][name], values[1][name])
+
+
+def test_a_config_names_the_head_and_keeps_its_arguments():
+    MODELS.register_module(module=MyHead, force=True)
+    head = build_head('Consistent', head='MyHead', box_outputs=['my_deltas'])
+    assert isinstance(head, AnyStages) and isinstance(head, MyHead)
+    assert head.my_deltas.later_stages
+    with pytest.raises(ValueError, match='no convolution of the name retina_reg or'):
+        build_head('Consistent', head='MyHead')
+    with pytest.raises(ValueError, match="no head of the name 'NoHead'"):
+        build_head('Consistent', head='NoHead')
+
+
+def test_the_classes_are_made_once_and_can_be_pickled():
+    made = make_consistent(ATSSHead)
+    assert made is make_consistent(ATSSHead) is MODELS.get('ConsistentATSSHead')
+    assert pickle.loads(pickle.dumps(made)) is made
+    assert make_consistent(RetinaHead) is ConsistentRetinaHead
+    assert 'under consistent optimization' in made.__doc__
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match='consistent head already'):
+        make_consistent(ConsistentSSDHead)
+    with pytest.raises(ValueError, match="isn't derived from mmdet's AnchorHead"):
+        make_consistent(nn.Module)
+
+    class TOODHead(AnchorHead):
+        pass
+
+    with pytest.raises(ValueError, match='TOODHead has no consistent version: its'):
+        make_consistent(TOODHead)
+
+
+def built(tool, name, **options):
+    return tool.build(
+        dict(tool.small_config(name), type=f'Consistent{name}'), **options
+    )
+
+
+def test_normalisers_and_weights_that_a_head_does_not_have_are_refused(tool):
+    with pytest.raises(ValueError, match="use cls_normalizer='stage'"):
+        built(tool, 'ATSSHead', cls_normalizer='first')
+    head = built(tool, 'FreeAnchorRetinaHead', stage_loss_weights=(0.5, 1.0))
+    with pytest.raises(ValueError, match='no classification part'):
+        tool.losses_of(head, ground_truth_of(tool))
+    with pytest.raises(ValueError, match="no such variant; use variant='consistent'"):
+        built(tool, 'ATSSHead', variant='cascade')
+
+
+def ground_truth_of(tool):
+    box = torch.tensor([[40.0, 40, 150, 140]])
+    return [InstanceData(bboxes=box, labels=torch.tensor([0]))] * 2
+
+
+def test_the_first_labels_can_be_weighed(tool):
+    gts = ground_truth_of(tool)
+    plain = tool.losses_of(built(tool, 'RPNHead'), gts)
+    half = tool.losses_of(built(tool, 'RPNHead', stage_loss_weights=(0.5, 1)), gts)
+    torch.testing.assert_close(half['loss_rpn_cls'], plain['loss_rpn_cls'] / 2)
+    torch.testing.assert_close(half['loss_rpn_bbox'], plain['loss_rpn_bbox'])
+    torch.testing.assert_close(half['loss_cls_s1'], plain['loss_cls_s1'])
+
+
+def test_anchors_are_kept_whatever_a_head_does_to_its_lists(tool):
+    head = built(tool, 'ATSSHead')  # its get_targets writes into them
+    gts = ground_truth_of(tool)
+    first, second = tool.losses_of(head, gts), tool.losses_of(head, gts)
+    for name, value in first.items():
+        assert torch.equal(value, second[name])
+
+
+def gfl_with_outputs(tool, seed=3):
+    """A small GFL head and outputs of which no stage is trivial."""
+    head = built(tool, 'GFLHead')
+    generator = torch.Generator().manual_seed(seed)
+    cls, reg = head(tool.features(head))
+    reg = [torch.randn(x.shape, generator=generator) * 0.5 for x in reg]
+    return head, cls, reg
+
+
+def naive_gfl_box(head, anchor, stride, values):
+    """Means of four distributions, then one set of deltas: a box, in loops."""
+    size = head.reg_max + 1
+    sides = []
+    for side in range(4):
+        logits = values[side * size : side * size + size].double()
+        weights = logits.exp() / logits.exp().sum()
+        sides.append(sum(i * float(w) for i, w in enumerate(weights)) * stride)
+    x, y = (anchor[0] + anchor[2]) / 2, (anchor[1] + anchor[3]) / 2
+    first = [x - sides[0], y - sides[1], x + sides[2], y + sides[3]]
+    dx, dy, dw, dh = (float(v) for v in values[4 * size :])
+    width, height = first[2] - first[0], first[3] - first[1]
+    x = (first[0] + first[2]) / 2 + dx * width
+    y = (first[1] + first[3]) / 2 + dy * height
+    width, height = width * 2.718281828459045**dw, height * 2.718281828459045**dh
+    return first, [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+
+
+def test_distributions_are_refined_as_in_loops(tool):
+    head, cls, reg = gfl_with_outputs(tool)
+    anchors = head.prior_generator.grid_priors(tool.sizes(head), device='cpu')
+    composed = head.composed_deltas(cls, reg)
+    stages = head._split_preds(reg)
+    deltas = head._first_deltas(stages[0])
+    for level in (1, 4):
+        stride = head.prior_generator.strides[level][0]
+        height, width = tool.sizes(head)[level]
+        boxes = anchors[level].view(height, width, 4)
+        for y, x in ((0, 0), (height - 1, width // 2)):
+            anchor = boxes[y, x].tolist()
+            first, last = naive_gfl_box(head, anchor, stride, reg[level][1, :, y, x])
+            for expected, distances in (
+                (first, deltas[level][1, :, y, x]),
+                (last, composed[level][1, :, y, x] * stride),
+            ):
+                actual = head.stage_coders[0].decode(boxes[y, x][None], distances[None])
+                torch.testing.assert_close(
+                    actual[0], torch.tensor(expected), atol=2e-3, rtol=1e-4
+                )
+
+
+def test_the_quality_of_gfls_later_labels_is_that_of_the_last_box(tool):
+    head = built(tool, 'GFLHead')
+    assert [type(x).__name__ for x in head.additions] == ['QualityTargets']
+    outputs = head(tool.features(head))
+    gts = ground_truth_of(tool)
+    seen = {}
+    plain = head.label_losses
+
+    def watch(levels, targets):
+        seen.update(targets)
+        return plain(levels, targets)
+
+    head.label_losses = watch
+    head.loss_by_feat(*outputs, gts, tool.metas(), None)
+    assert list(seen) == [1]  # stage 0 is GFL's own
+    quality = seen[1].quality
+    assert (quality[~seen[1].positive] == 0).all()
+
+
+def test_a_two_stage_detector_takes_a_consistent_rpn():
+    config = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model
+    config.backbone.update(depth=18, base_channels=8, init_cfg=None, frozen_stages=-1)
+    config.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
+    config.rpn_head.update(type='ConsistentRPNHead', in_channels=16, feat_channels=16)
+    config.roi_head.bbox_roi_extractor.out_channels = 16
+    config.roi_head.bbox_head.update(in_channels=16, fc_out_channels=16, num_classes=3)
+    torch.manual_seed(0)
+    detector = MODELS.build(ConfigDict(config))
+    assert issubclass(make_consistent(RPNHead), type(detector.rpn_head))
+    samples = []
+    for gt in ground_truth():
+        sample = DetDataSample(gt_instances=gt, metainfo=metas(1)[0])
+        sample.set_metainfo(dict(batch_input_shape=(128, 128)))
+        samples.append(sample)
+    images = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    losses = detector.loss(images, samples)
+    assert {'rpn_loss_cls_s1', 'rpn_loss_bbox_s1', 'loss_rpn_cls'} <= set(losses)
+    total, _ = detector.parse_losses(losses)
+    total.backward()
+    assert detector.rpn_head.rpn_reg.later_stages[0].bias.grad is not None
+    detector.eval()
+    with torch.no_grad():
+        found = detector.predict(images, samples)
+    assert all(torch.isfinite(x.pred_instances.bboxes).all() for x in found)
