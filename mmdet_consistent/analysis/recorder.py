@@ -13,6 +13,7 @@ import torch
 from mmdet.models.dense_heads import GFLHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.structures.bbox import bbox_overlaps, get_box_tensor, scale_boxes
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -118,7 +119,7 @@ def _outputs(head: nn.Module, call: dict, candidates: InstanceData) -> AnchorOut
         level_scores = _activate(head, logits.reshape(-1, head.cls_out_channels))
         if factors[0] is not None:
             factor = factors[index].permute(1, 2, 0).reshape(-1, 1).sigmoid()
-            level_scores = level_scores * factor
+            level_scores = _combine(head, level_scores, factor, img_meta)
         scores.append(level_scores)
     boxes = [torch.cat(stage) for stage in zip(*levels)]
     if call.get('rescale'):
@@ -155,6 +156,23 @@ def _decode(
         )
         boxes.append(get_box_tensor(decoded))
     return boxes
+
+
+def _combine(head: nn.Module, scores: Tensor, factor: Tensor, img_meta: dict) -> Tensor:
+    """Scores (A, C) and a factor for each anchor (A, 1), combined as the head does."""
+    rows = InstanceData(
+        bboxes=scores.new_zeros(scores.numel(), 4),
+        scores=scores.flatten(),
+        score_factors=factor.expand_as(scores).flatten(),
+    )
+    rows = head._bbox_post_process(
+        rows,
+        cfg=ConfigDict(min_bbox_size=-1),
+        rescale=False,
+        with_nms=False,
+        img_meta=img_meta,
+    )
+    return rows.scores.view_as(scores)
 
 
 def _activate(head: nn.Module, logits: Tensor) -> Tensor:

@@ -33,6 +33,11 @@ HEADS = {
     'cascade': dict(
         type='ConsistentRetinaHead', variant='cascade', anchor_generator=ONE
     ),
+    'confidence': dict(
+        type='ConsistentRetinaHead',
+        anchor_generator=ONE,
+        additions=[dict(type='LocalizationConfidence', beta=0.4)],
+    ),
     'ATSSHead': dict(
         norm_cfg=None,
         anchor_generator=ONE,

@@ -139,7 +139,8 @@ class LocalizationConfidence(Addition):
         Args:
             base: mmdet's ``_bbox_post_process``, or that of the additions before.
             results: ``bboxes`` (M, 4), ``scores`` (M,), ``labels`` (M,) and
-                ``score_factors`` (M,), confidences from 0 to 1.
+                ``score_factors`` (M,), confidences from 0 to 1. Without these they are
+                suppressed by mmdet, as they are.
             cfg: mmdet's ``test_cfg``.
             rescale: Whether boxes go back to the original image.
             with_nms: Whether boxes are suppressed.
@@ -148,7 +149,7 @@ class LocalizationConfidence(Addition):
         Returns:
             ``bboxes``, ``scores`` and ``labels``, best first where suppressed.
         """
-        if not self._is_used():
+        if 'score_factors' not in results:  # not used, or tempered before
             return base(results, cfg, rescale, with_nms, img_meta)
         if self.nms is None or not with_nms:
             results.scores = self._temper(results.scores, results.pop('score_factors'))
