@@ -80,7 +80,7 @@ def test_the_model_zoo_is_up_to_date():
     assert (ROOT / 'docs/model_zoo.md').read_text() == docs.zoo()
 
 
-@pytest.mark.parametrize('tool', ['readme'])
+@pytest.mark.parametrize('tool', ['readme', 'fine_tuning'])
 def test_generated_blocks_are_up_to_date(tool, monkeypatch):
     monkeypatch.setattr(sys, 'argv', [tool, '--check'])
     runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
