@@ -48,6 +48,16 @@ ROWS = {
     'iou_guided_nms': dict(
         additions=[dict(type='LocalizationConfidence', nms='iou_guided', beta=0.0)]
     ),
+    # All that can be had together; the quality focal loss is another way to score.
+    'union': dict(
+        additions=[
+            dict(type='AlignedFeatures'),
+            dict(type='SoftLabels', low=0.5, high=0.7),
+            dict(type='LocalizationConfidence'),
+        ],
+        stage_assigners=thresholds((0.5, 0.5)),
+        custom_hooks=[dict(type='StageLossWeightHook', end=4)],
+    ),
 }
 # Rows that differ from another one in the test alone: they take its weights.
 TRAINED_AS = {'iou_guided_nms': 'loc_confidence'}
@@ -127,7 +137,7 @@ TABLES = {
             for n in (
                 *('baseline', 'consistent', 'loc_confidence', 'iou_guided_nms'),
                 *('aligned', 'soft_labels', 'alpha_schedule'),
-                *('quality_baseline', 'quality_focal'),
+                *('quality_baseline', 'quality_focal', 'union'),
             )
         },
         {},
