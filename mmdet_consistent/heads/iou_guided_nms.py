@@ -18,7 +18,7 @@ def iou_guided_nms(
     Args:
         boxes: (M, 4), xyxy.
         scores: Classification scores, (M,).
-        confidences: Predicted IoUs, (M,).
+        confidences: Predicted IoUs, (M,); equal ones are ranked by score.
         labels: (M,) long.
         cfg: ``test_cfg.nms``: mmcv's ``nms`` with its ``iou_threshold``.
 
@@ -28,7 +28,13 @@ def iou_guided_nms(
     """
     if len(boxes) == 0:
         return labels, scores
-    _, keep = batched_nms(boxes, confidences, labels, cfg)
+    # Ranks in place of confidences: equal ones, such as a box's for several classes or
+    # those of a fresh output, go by their scores.
+    order = scores.argsort(descending=True, stable=True)
+    order = order[confidences[order].argsort(descending=True, stable=True)]
+    ranks = torch.empty(len(order), device=boxes.device)
+    ranks[order] = torch.arange(len(order), 0, -1, device=boxes.device).float()
+    _, keep = batched_nms(boxes, ranks, labels, cfg)
     is_kept = torch.zeros_like(labels, dtype=torch.bool)
     is_kept[keep] = True
     best = scores[keep]

@@ -47,7 +47,7 @@ def iou_guided_nms(boxes, scores, confidences, labels, threshold):
     for label in sorted(set(labels)):
         left = [i for i in range(len(boxes)) if labels[i] == label]
         while left:
-            first = max(left, key=lambda i: confidences[i])
+            first = max(left, key=lambda i: (confidences[i], scores[i]))
             left.remove(first)
             score = scores[first]
             for other in list(left):
@@ -55,4 +55,6 @@ def iou_guided_nms(boxes, scores, confidences, labels, threshold):
                     score = max(score, scores[other])
                     left.remove(other)
             kept.append((first, score))
-    return sorted(kept, key=lambda pair: -confidences[pair[0]])
+    return sorted(
+        kept, key=lambda pair: (confidences[pair[0]], scores[pair[0]]), reverse=True
+    )

@@ -164,6 +164,9 @@ def test_a_fresh_one_ranks_boxes_as_without(kind):
     for image in expected:
         image.scores = (image.scores * 0.5).sqrt()
     assert_same(expected, found, rtol=1e-4)
+    # And suppresses them so: equal confidences are ranked by score.
+    head.additions[0].nms = 'iou_guided'
+    assert_same(expected, predict(head, head(inputs())), rtol=1e-4)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -277,8 +280,13 @@ BOXES = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(BOXES, st.integers(0, 2**16), st.sampled_from([0.117, 0.4837, 0.71]))
-def test_algorithm_1(rows, seed, threshold):
+@given(
+    BOXES,
+    st.integers(0, 2**16),
+    st.sampled_from([0.117, 0.4837, 0.71]),
+    st.sampled_from([1, 10, 100]),
+)
+def test_algorithm_1(rows, seed, threshold, levels):
     """Integers, so that IoUs are exact, and none of them is the threshold."""
     table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 5)
     boxes, labels = table[:, :4], table[:, 4].long()
@@ -286,12 +294,14 @@ def test_algorithm_1(rows, seed, threshold):
     scores, confidences = (
         torch.randperm(len(rows), generator=generator).float() / 100 for _ in range(2)
     )
+    confidences = confidences.mul(levels).floor() / levels  # some are equal
     cfg = ConfigDict(type='nms', iou_threshold=threshold)
     keep, best = iou_guided_nms(boxes, scores, confidences, labels, cfg)
     expected = reference.iou_guided_nms(
         *(x.tolist() for x in (boxes, scores, confidences, labels)), threshold
     )
     assert list(zip(keep.tolist(), best.tolist())) == expected
+    assert len({*scores.tolist()}) == len(rows)  # or a tie would have two answers
 
 
 def test_many_boxes_in_parts_give_the_same(monkeypatch):
