@@ -38,7 +38,7 @@ why() { # why LOG: the line that says it, short enough for a table
 
 when() { # the day and the commit, for a row to say how old it is
   local dirty=''
-  if ! git diff --quiet HEAD 2>/dev/null; then dirty=', changed'; fi
+  if ! git diff --quiet HEAD -- . ':!docs/versions.md' 2>/dev/null; then dirty=', changed'; fi
   printf '%s, %s%s' "$(date +%F)" "$(git rev-parse --short HEAD 2>/dev/null || echo '?')" "$dirty"
 }
 
@@ -78,30 +78,38 @@ run_stack() { # run_stack NAME PYTHON TORCH OTHERS: one row of the table
   versions="$("$env/bin/python" tools/setup/check_env.py verify 2>>"$log" | tr '\n' ',' | sed 's/,$//; s/,/, /g')"
   OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 "$env/bin/python" -m pytest -q -rfEs \
     -p no:cacheprovider "${TESTS[@]}" >>"$log" 2>&1 || true
-  outcome="$(tail -n 1 "$log" | sed 's/=//g; s/^ *//; s/ *$//')"
+  outcome="$(tail -n 1 "$log" | sed 's/=//g; s/^ *//; s/ in [0-9.]*s.*//')"
   row "$name" "$wanted" "$versions" "${SOME:+$SOME: }$outcome" "$(skips "$log")" "$(when)"
 }
 
 mkdir -p "$HERE"
-rows="$HERE/rows"
-: >"$rows"
+is_wanted() { (($# == 1)) || [[ " ${*:2} " == *" $1 "* ]]; } # is_wanted NAME [WANTED...]
 for stack in "${STACKS[@]}"; do
   IFS='|' read -r name python torch others <<<"$stack"
-  if (($# > 0)) && [[ " $* " != *" $name "* ]]; then
-    grep "^| $name |" "$PAGE" >>"$rows" \
-      || row "$name" "$python ${torch:-tools/setup/tested.txt} $others" – 'not run' – – >>"$rows"
-    continue
+  if is_wanted "$name" "$@"; then
+    echo "versions: $name" >&2
+    run_stack "$name" "$python" "$torch" "$others" | tee "$HERE/$name.row"
   fi
-  echo "versions: $name" >&2
-  run_stack "$name" "$python" "$torch" "$others" | tee -a "$rows"
 done
+
+rows() { # the new rows, and the page's own of all else
+  for stack in "${STACKS[@]}"; do
+    IFS='|' read -r name python torch others <<<"$stack"
+    if is_wanted "$name" "$@"; then
+      cat "$HERE/$name.row"
+    else
+      grep "^| $name |" "$PAGE" \
+        || row "$name" "$python ${torch:-tools/setup/tested.txt} $others" – 'not run' – –
+    fi
+  done
+}
 
 # Put the table between the page's marks; written beside, then renamed.
 {
   sed '/<!-- versions:begin -->/q' "$PAGE"
   printf '| stack | asked for | got | quick tests | skipped | when, at |\n'
   printf '| --- | --- | --- | --- | --- | --- |\n'
-  cat "$rows"
+  rows "$@"
   sed -n '/<!-- versions:end -->/,$p' "$PAGE"
 } >"$PAGE.tmp"
 mv -f -- "$PAGE.tmp" "$PAGE"
