@@ -6,8 +6,7 @@ matter (those under ``torch.no_grad()``, those of an ``autograd.Function``), so 
 mutants go bare, and only what chooses among them keeps the decorators. And the tests
 that take long come last.
 
-``outcomes`` writes what became of each mutant as JSON; ``forget`` has all that were not
-killed tried again.
+``outcomes`` writes what became of each mutant as JSON; ``forget`` has some tried again.
 """
 
 import json
@@ -79,6 +78,7 @@ def outcomes(output: Path) -> None:
             function, class_name = orig_function_and_class_names_from_key(key)
             found.append(
                 dict(
+                    key=key,
                     file=str(file.path),
                     function='.'.join(filter(None, (class_name, function))),
                     status=status_by_exit_code[code],
@@ -92,12 +92,12 @@ def outcomes(output: Path) -> None:
 
 
 @cli.command()
-def forget() -> None:
-    """Have all mutants that were not killed tried again by the next run."""
+@click.argument('keys', nargs=-1)
+def forget(keys: tuple) -> None:
+    """Have these mutants tried again by the next run."""
     for file in mutated_files():
-        for key, code in file.exit_code_by_key.items():
-            if status_by_exit_code[code] != 'killed':
-                file.exit_code_by_key[key] = None
+        for key in file.exit_code_by_key.keys() & keys:
+            file.exit_code_by_key[key] = None
         file.save()
 
 

@@ -1,6 +1,7 @@
 import copy
 import pickle
 
+import pytest
 import torch
 
 from mmdet_consistent.heads.anchors import Recent
@@ -52,3 +53,23 @@ def test_anchors_made_in_inference_mode_are_not_trained_on():
         head.get_anchors(SIZES, metas(), device='cpu')
     anchors, _ = head.get_anchors(SIZES, metas(), device='cpu')
     assert not anchors[0][0].is_inference()
+
+
+@pytest.mark.parametrize('border', [0, 1])
+def test_an_image_that_no_anchor_fits_into_is_told(border):
+    head = build_head(train_cfg=dict(allowed_border=border))
+    scores = [torch.zeros(2, 6, *size) for size in SIZES]
+    _, usable = head.prior_anchors(scores, metas())
+    assert usable.any(dim=1).all() and not usable.all()
+    small = metas()
+    small[1]['img_shape'] = (20, 20)
+    with pytest.raises(ValueError, match=f'allowed_border={border}.*set it to -1'):
+        head.prior_anchors(scores, small)
+
+
+def test_without_a_border_all_anchors_take_part():
+    small = metas()
+    small[1]['img_shape'] = (20, 20)
+    scores = [torch.zeros(2, 6, *size) for size in SIZES]
+    _, usable = build_head().prior_anchors(scores, small)
+    assert usable.all()

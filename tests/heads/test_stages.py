@@ -3,9 +3,11 @@
 import pytest
 import torch
 from mmdet.models.losses import L1Loss
-from mmdet.registry import MODELS
+from mmdet.models.task_modules import MaxIoUAssigner
+from mmdet.registry import MODELS, TASK_UTILS
 
 from tests.heads.helpers import as_scalars, build_head, features, ground_truth, metas
+from tests.heads.naive import equals_the_naive_reference
 from tests.reference import consistent as reference
 
 STDS = ((0.1, 0.1, 0.2, 0.2), (0.3, 0.2, 0.5, 0.4), (1.0, 0.5, 0.3, 0.1))
@@ -103,6 +105,28 @@ def test_one_image_and_one_level():
     torch.testing.assert_close(actual['loss_cls'], expected['loss_cls'])
     torch.testing.assert_close(actual['loss_bbox'], expected['loss_bbox'])
     assert actual['num_pos'] > 0
+
+
+def test_a_single_positive_counts():
+    boxes = [[[34, 66, 97, 127]], []]
+    losses = equals_the_naive_reference(
+        build_head(), 0, boxes, [[], []], 0.01, weights=[1, 1], ignore_iof_thr=-1
+    )
+    assert losses['num_pos_s1'] == 1
+
+
+def test_an_assigner_of_ones_own_is_asked():
+    @TASK_UTILS.register_module(force=True)
+    class OwnAssigner(MaxIoUAssigner):
+        """The same rule, but how should the head know?"""
+
+    rule = dict(pos_iou_thr=0.6, neg_iou_thr=0.5, match_low_quality=False)
+    head = build_head(stage_assigners=dict(type='OwnAssigner', **rule))
+    TASK_UTILS.module_dict.pop('OwnAssigner')
+    actual, expected = losses_of(head), losses_of(build_head())
+    for key, value in expected.items():
+        torch.testing.assert_close(actual[key], value, msg=key)
+    assert actual['num_pos_s1'] > 0
 
 
 def test_a_box_loss_unknown_here_gets_weights_and_normaliser():
