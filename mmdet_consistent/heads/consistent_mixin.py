@@ -160,9 +160,10 @@ class ConsistentMixin(RememberedAnchors):
         A config's ``init_cfg`` that names the box output means the first stage's.
         """
         super().init_weights()
-        is_loaded = getattr(self.init_cfg, 'get', {}.get)('type') == 'Pretrained'
+        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
+            return
         for module in self.modules():
-            if isinstance(module, LaterStage) and not is_loaded:
+            if isinstance(module, LaterStage):
                 module.reset()
 
     def _build_stage_losses(self, later: int) -> None:

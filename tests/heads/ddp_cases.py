@@ -37,6 +37,19 @@ VARIANTS = {
         loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0),
         additions=[dict(type='QualityTargets')],
     ),
+    'ATSS': dict(
+        type='ConsistentATSSHead',
+        norm_cfg=dict(type='GN', num_groups=4),
+        anchor_generator=dict(
+            type='AnchorGenerator',
+            octave_base_scale=4,
+            scales_per_octave=1,
+            ratios=[1.0],
+            strides=[16, 32, 64],
+        ),
+        loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
+        train_cfg=dict(assigner=dict(type='ATSSAssigner', topk=9)),
+    ),
 }
 MANY = ([[10, 10, 70, 80], [50, 40, 120, 110], [5, 60, 60, 120]], [0, 1, 2])
 FEW = ([[30, 30, 90, 90]], [1])
@@ -61,6 +74,7 @@ def detector(variant):
     ssd = options.get('type') == 'ConsistentSSDHead'
     head = copy.deepcopy(ssd_helpers.HEAD if ssd else helpers.HEAD)
     parts = dict(train_cfg=head.pop('train_cfg'), test_cfg=head.pop('test_cfg'))
+    parts['train_cfg'].update(options.pop('train_cfg', {}))
     if ssd:
         head['in_channels'] = (8, 8, 8)
     config = dict(
