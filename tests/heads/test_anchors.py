@@ -35,7 +35,8 @@ def test_copies_start_empty():
 def test_anchors_are_made_once_a_shape_and_equal_the_base_heads():
     head, base = build_head(), build_head('RetinaHead')
     first = head.get_anchors(SIZES, metas(), device='cpu')
-    assert head.get_anchors(SIZES, metas(), device='cpu') is first
+    again = head.get_anchors(SIZES, metas(), device='cpu')
+    assert all(a is b for a, b in zip(first[0][0], again[0][0]))
     smaller = metas()
     smaller[1]['pad_shape'] = (64, 128)
     for img_metas in (metas(), smaller):
@@ -45,6 +46,13 @@ def test_anchors_are_made_once_a_shape_and_equal_the_base_heads():
             for image_ours, image_theirs in zip(ours, theirs):
                 for a, b in zip(image_ours, image_theirs):
                     assert torch.equal(a, b)
+
+
+def test_what_is_done_to_the_lists_does_no_harm():
+    head = build_head()
+    head.get_anchors(SIZES, metas(), device='cpu')[0][1].clear()
+    anchors, flags = head.get_anchors(SIZES, metas(), device='cpu')
+    assert [len(levels) for levels in (*anchors, *flags)] == [3, 3, 3, 3]
 
 
 def test_anchors_made_in_inference_mode_are_not_trained_on():
