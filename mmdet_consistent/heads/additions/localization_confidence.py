@@ -60,7 +60,7 @@ class LocalizationConfidence(Addition):
     values = 1
 
     def __init__(
-        self, beta: float = 0.5, nms: Optional[str] = None, loss_weight: float = 1.0
+        self, beta: float = 0.6, nms: Optional[str] = None, loss_weight: float = 1.0
     ) -> None:
         super().__init__()
         _check('beta', beta, 'a number from 0 to 1', _is_number(beta) and beta <= 1)

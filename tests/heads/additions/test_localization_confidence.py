@@ -465,7 +465,7 @@ def test_beta_by_cfg_options():
 
 def test_an_export_without_it_is_refused():
     detector = small_detector(dict(type='LocalizationConfidence'))
-    with pytest.raises(ConfigError, match=r'additions\.0: .*beta=0.5.*set beta=0'):
+    with pytest.raises(ConfigError, match=r'additions\.0: .*beta=0.6.*set beta=0'):
         DeployableDetector(detector, nms=True)
 
 
