@@ -243,9 +243,16 @@ def test_a_gate_between_widths_matches_them():
     assert gate.match.kernel_size == (1, 1)
 
 
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(stride=2, padding=1, bias=False),
+        dict(padding=2, dilation=2, padding_mode='reflect'),
+    ],
+)
 @pytest.mark.parametrize('stages', [1, 3])
-def test_a_box_output_without_bias_may_have_stages(stages):
-    conv = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1, groups=1, bias=False)
+def test_stages_leave_the_first_output_as_it_was(stages, options):
+    conv = torch.nn.Conv2d(3, 8, 3, **options)
     staged = StagedConv2d(conv, [torch.tensor([0.0, 1.0, 2.0, 3.0])] * (stages - 1))
     x = torch.randn(2, 3, 5, 5)
     deltas = staged(x).unflatten(1, (2, stages, 4))
