@@ -111,7 +111,8 @@ class DeployableDetector(nn.Module):
         deltas = _rows(batch, deltas, head.bbox_coder.encode_size)
         if not self.nms:
             # (expand() would fix the batch's size while tracing.)
-            return self._decode(batch, anchors.repeat(batch, 1, 1), deltas), scores
+            boxes = self._decode(batch, anchors.repeat(batch, 1, 1), deltas)
+            return boxes, self._final_scores(scores, deltas)
 
         # Rows that are no candidate let top-k take as many as it wants.
         limit, classes = self.test_cfg.nms_pre, scores.shape[-1]
@@ -121,8 +122,10 @@ class DeployableDetector(nn.Module):
         best = best.masked_fill(best <= self.test_cfg.get('score_thr', 0), -1.0)
         row = index // classes
         columns = row[..., None].repeat(1, 1, deltas.shape[-1])
-        boxes = self._decode(batch, anchors[row], deltas.gather(1, columns))
-        return boxes, best, index % classes
+        deltas = deltas.gather(1, columns)
+        boxes = self._decode(batch, anchors[row], deltas)
+        final = self._final_scores(best.clamp(min=0)[..., None], deltas)[..., 0]
+        return boxes, final.masked_fill(best < 0, -1.0), index % classes
 
     def _scores(self, batch: int, logits: Tensor) -> Tensor:
         """Scores of the classes, (N, K, C)."""
@@ -133,6 +136,18 @@ class DeployableDetector(nn.Module):
         if head.use_sigmoid_cls:
             return rows.sigmoid()
         return rows.softmax(dim=-1)[..., :-1]
+
+    def _final_scores(self, scores: Tensor, rows: Tensor) -> Tensor:
+        """Scores as the head's additions have them.
+
+        Args:
+            scores: (N, K, C), plain.
+            rows: What the box output gives for these anchors, (N, K, S·4 + E).
+        """
+        for addition in getattr(self.head, 'additions', ()):
+            values = rows[..., self.head.place_of(addition)]
+            scores = addition.final_scores(scores, values)
+        return scores
 
     def _decode(self, batch: int, boxes: Tensor, deltas: Tensor) -> Tensor:
         """All regression stages, not clipped: (N, K, 4)."""

@@ -17,7 +17,7 @@ suppression (float[n, m, 4] nms_boxes, float[n, m] nms_scores, int64[n, m] nms_l
   nms_off_on = Constant <value_floats: floats = [0.0, 1.0]> ()
   nms_limit = Constant <value_ints: ints = [{max_per_img}]> ()
   nms_iou = Constant <value_floats: floats = [{iou_threshold}]> ()
-  nms_floor = Constant <value_floats: floats = [{score_thr}]> ()
+  nms_floor = Constant <value_floats: floats = [0.0]> ()
   nms_one = Constant <value_ints: ints = [1]> ()
   nms_two = Constant <value_ints: ints = [2]> ()
   nms_image_and_row = Constant <value_ints: ints = [0, 2]> ()
@@ -57,8 +57,9 @@ def append_suppression(
     """A model's candidates (boxes, scores, labels), suppressed and padded.
 
     Args:
-        model: Gives (N, M, 4), (N, M) and (N, M), in this order.
-        test_cfg: The head's: ``score_thr``, ``nms.iou_threshold``, ``max_per_img``.
+        model: Gives (N, M, 4), (N, M) and (N, M), in this order; a score that is not
+            above 0 is no candidate.
+        test_cfg: The head's: ``nms.iou_threshold``, ``max_per_img``.
         num_classes: C, without background.
 
     Returns:
@@ -74,7 +75,6 @@ def append_suppression(
         classes=num_classes,
         max_per_img=int(test_cfg.max_per_img),
         iou_threshold=float(test_cfg.nms.iou_threshold),
-        score_thr=float(test_cfg.get('score_thr', 0)),
     )
     suppression = onnx.parser.parse_model(text)
     names = [output.name for output in model.graph.output]

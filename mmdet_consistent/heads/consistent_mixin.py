@@ -522,14 +522,18 @@ class ConsistentMixin(RememberedAnchors):
 
     def values_of(self, addition: Addition, bbox_preds: list[Tensor]) -> list[Tensor]:
         """One addition's own values of each level: (N, A, its values, H, W)."""
+        size = self.first_values + 4 * (self.reg_stages - 1) + self.extra_values
+        place = self.place_of(addition)
+        return [pred.unflatten(1, (-1, size))[:, :, place] for pred in bbox_preds]
+
+    def place_of(self, addition: Addition) -> slice:
+        """Where one addition's values are in what is given for an anchor."""
         start = self.first_values + 4 * (self.reg_stages - 1)
-        size = start + self.extra_values
         for other in self.additions:
             if other is addition:
                 break
             start += other.values
-        stop = start + addition.values
-        return [pred.unflatten(1, (-1, size))[:, :, start:stop] for pred in bbox_preds]
+        return slice(start, start + addition.values)
 
 
 def _name(loss: str, stage: int) -> str:

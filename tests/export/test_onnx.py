@@ -38,10 +38,10 @@ KINDS = {
     ),
     'ssd': dict(type='ConsistentSSDHead'),
     'ssd cascade': dict(type='ConsistentSSDHead', variant='cascade'),
-    'aligned': dict(
+    'aligned, with confidence': dict(
         type='ConsistentRetinaHead',
         reg_stages=3,
-        additions=[dict(type='AlignedFeatures')],
+        additions=[dict(type='AlignedFeatures'), dict(type='LocalizationConfidence')],
     ),
 }
 # One with VGG-16, all of it; for the other a thin ResNet.

@@ -128,6 +128,15 @@ class Addition(nn.Module):
         """
         return base(*args, **kwargs)
 
+    def final_scores(self, scores: Tensor, values: Tensor) -> Tensor:
+        """What boxes are ranked by, for an export; ``post_process`` without its rest.
+
+        Args:
+            scores: (…, K), plain, above 0.
+            values: The addition's own, (…, its values).
+        """
+        return scores
+
     def not_exported(self) -> Optional[str]:
         """What of it an export would leave out, and the way out, if anything."""
         return None

@@ -170,15 +170,18 @@ class LocalizationConfidence(Addition):
         best = results.scores.sort(descending=True, stable=True).indices
         return results[best[: cfg.max_per_img]]
 
+    def final_scores(self, scores: Tensor, values: Tensor) -> Tensor:
+        """Tempered scores (…, K), from plain ones and one logit (…, 1)."""
+        return self._temper(scores, values.sigmoid())
+
     def not_exported(self) -> Optional[str]:
-        """An exported file scores by the classes alone."""
-        if self._is_used():
-            return (
-                'an exported file scores boxes by their classes alone, without '
-                f'LocalizationConfidence (beta={self.beta}, nms={self.nms!r}); set '
-                'beta=0 and nms=None there with --cfg-options'
-            )
-        return None
+        """An exported file suppresses as ``test_cfg.nms`` says."""
+        if self.nms is None:
+            return None
+        return (
+            f'LocalizationConfidence(nms={self.nms!r}) is not exported; set nms=None '
+            'there with --cfg-options'
+        )
 
     def _is_used(self) -> bool:
         """Whether inference looks at the confidence at all."""
