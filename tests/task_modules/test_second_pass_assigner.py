@@ -48,6 +48,14 @@ def test_ignore_rule_comes_from_the_base_assigner_unless_given():
     assert assigner.ignore_wrt_candidates is False
 
 
+def test_an_ignore_rule_needs_no_regions():
+    pred = InstanceData(priors=torch.tensor([[0.0, 0, 9, 9], [40, 40, 60, 60]]))
+    truth = instances([[0, 0, 9, 10]], [3])
+    result = SecondPassAssigner(ignore_iof_thr=0.4).assign(pred, truth)
+    assert result.gt_inds.tolist() == [1, 0]
+    assert result.labels.tolist() == [3, -1]
+
+
 def test_a_base_assigner_without_an_ignore_rule_leaves_none():
     assigner = SecondPassAssigner()
     assigner.inherit_ignore_rule(PointAssigner())
