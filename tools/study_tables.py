@@ -48,6 +48,9 @@ ROWS = {
     'iou_guided_nms': dict(
         additions=[dict(type='LocalizationConfidence', nms='iou_guided', beta=0.0)]
     ),
+    'aligned_confident': dict(
+        additions=[dict(type='AlignedFeatures'), dict(type='LocalizationConfidence')]
+    ),
     # All that can be had together; the quality focal loss is another way to score.
     'union': dict(
         additions=[
@@ -137,7 +140,7 @@ TABLES = {
             for n in (
                 *('baseline', 'consistent', 'loc_confidence', 'iou_guided_nms'),
                 *('aligned', 'soft_labels', 'alpha_schedule'),
-                *('quality_baseline', 'quality_focal', 'union'),
+                *('quality_baseline', 'quality_focal', 'aligned_confident', 'union'),
             )
         },
         {},
