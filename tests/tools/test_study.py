@@ -106,7 +106,7 @@ def test_rows_start_from_the_same_weights(tool, tmp_path, model, data):
 
 def test_a_row_may_have_hooks_and_its_own_loss(tool, tmp_path):
     hooks = tool.job_config(job(tool, tmp_path, 'alpha_schedule')).custom_hooks
-    assert [hook.type for hook in hooks] == ['StageLossWeightHook']
+    assert [hook['type'] for hook in hooks] == ['StageLossWeightHook']
     assert 'custom_hooks' not in tool.job_config(job(tool, tmp_path, 'consistent'))
     for row in ('quality_focal', 'quality_baseline'):
         head = tool.job_config(job(tool, tmp_path, row)).model.bbox_head
