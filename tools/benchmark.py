@@ -113,7 +113,8 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     )  # fmt: skip
     out.add_argument(
         '--write-docs', action='store_true',
-        help='everything (about eight minutes), into docs/results/speed*',
+        help='into docs/results/speed*: everything (about eight minutes), or one '
+        'preset, into speed_PRESET*',
     )  # fmt: skip
     args = parser.parse_args(argv)
     found = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
@@ -121,8 +122,10 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     if not set(args.device) <= set(found):
         parser.error('--device cuda: PyTorch finds no GPU here')
     asked = [name for name in (*CUSTOM, 'preset', 'contenders') if getattr(args, name)]
-    if args.write_docs and (asked or args.quick or args.profile or args.measured):
-        parser.error('--write-docs measures everything: give no cases beside it')
+    one_preset = asked == ['preset'] and len(args.preset) == 1
+    others = args.quick or args.profile or args.measured
+    if args.write_docs and (others or (asked and not one_preset)):
+        parser.error('--write-docs measures everything, or one --preset: give no more')
     if asked and (args.quick or args.profile or args.history or args.measured):
         parser.error(f'--{asked[0].replace("_", "-")}: there are no cases to choose')
     return args
@@ -202,6 +205,24 @@ def write_page(rows: list, costs: list, about: dict, args: argparse.Namespace) -
     atomic.write(DOCS / 'speed.md', ('\n\n'.join(paragraphs) + '\n').encode())
 
 
+def write_preset_page(
+    name: str, rows: list, costs: list, about: dict, args: argparse.Namespace
+) -> None:
+    """The generated page and CSV file of one preset."""
+    write_csv(DOCS / f'speed_{name}.csv', rows, about)
+    paragraphs = [
+        f'# Speed: {name}',
+        f'Made by `python tools/benchmark.py --preset {name} --write-docs`; all '
+        f'figures are in [speed_{name}.csv](speed_{name}.csv). How it measures: '
+        '[benchmark.md](../benchmark.md).',
+        '\n'.join(f'- {key}: {value}' for key, value in about.items()),
+        *report.measurements(rows, pictures=False),
+        *report.cost_section(costs),
+    ]
+    text = '\n\n'.join(paragraphs) + '\n'
+    atomic.write(DOCS / f'speed_{name}.md', text.encode())
+
+
 def show(paragraphs: list[str]) -> None:
     print('\n\n'.join(paragraphs))
 
@@ -236,7 +257,9 @@ def main() -> None:
             *report.targets_section(verdicts(rows, costs)),
         ]
     )
-    if args.write_docs:
+    if args.write_docs and args.preset:
+        write_preset_page(args.preset[0], rows, costs, about, args)
+    elif args.write_docs:
         write_page(rows, costs, about, args)
     if old is not None:
         changes = compare(old, rows)

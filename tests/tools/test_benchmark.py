@@ -99,12 +99,29 @@ def test_the_page_is_generated(tool, monkeypatch, tmp_path):
     }  # fmt: skip
 
 
+def test_a_preset_has_a_page_of_its_own(tool, monkeypatch, tmp_path):
+    names = ('mmdet', 'aligned')
+    task = Task(Case(height=64, width=64, classes=3), names, ('train_step',))
+    cost = Cost('retinanet', 'mmdet', 10**6, 10**9)
+    aligned = cost._replace(contender='aligned', parameters=1_003_000)
+    monkeypatch.setattr(tool, 'plan', lambda args: [task])
+    monkeypatch.setattr(tool, 'all_costs', lambda: [cost, aligned])
+    arguments = ('--write-docs', '--repetitions', 2, '--seconds', 0)
+    tool.call(*arguments, '--preset', 'additions')
+    page = (tmp_path / 'speed_additions.md').read_text()
+    assert '--preset additions --write-docs' in page
+    assert 'aligned' in page and '+0.30 %' in page
+    assert {p.name for p in tmp_path.glob('speed*')} == {
+        'speed_additions.md', 'speed_additions.csv',
+    }  # fmt: skip
+
+
 NO_GPU = (['--device', 'cuda'], '--device cuda: PyTorch finds no GPU here')
 
 
 def test_refused_options(tool, capsys):
     for arguments, message in (
-        (['--write-docs', '--batch', '2'], 'give no cases beside it'),
+        (['--write-docs', '--batch', '2'], 'or one --preset: give no more'),
         (['--quick', '--batch', '2'], '--batch: there are no cases to choose'),
         (['--image', '8y9'], 'invalid parse_image value'),
         *([] if torch.cuda.is_available() else [NO_GPU]),
