@@ -82,20 +82,11 @@ run_stack() { # run_stack NAME PYTHON TORCH OTHERS: one row of the table
   row "$name" "$wanted" "$versions" "${SOME:+$SOME: }$outcome" "$(skips "$log")" "$(when)"
 }
 
-mkdir -p "$HERE"
-is_wanted() { (($# == 1)) || [[ " ${*:2} " == *" $1 "* ]]; } # is_wanted NAME [WANTED...]
-for stack in "${STACKS[@]}"; do
-  IFS='|' read -r name python torch others <<<"$stack"
-  if is_wanted "$name" "$@"; then
-    echo "versions: $name" >&2
-    run_stack "$name" "$python" "$torch" "$others" | tee "$HERE/$name.row"
-  fi
-done
-
-rows() { # the new rows, and the page's own of all else
+rows() { # rows NAME...: the new rows of these, and the page's own of all others
+  local stack name python torch others
   for stack in "${STACKS[@]}"; do
     IFS='|' read -r name python torch others <<<"$stack"
-    if is_wanted "$name" "$@"; then
+    if [[ " $* " == *" $name "* ]]; then
       cat "$HERE/$name.row"
     else
       grep "^| $name |" "$PAGE" \
@@ -104,12 +95,22 @@ rows() { # the new rows, and the page's own of all else
   done
 }
 
-# Put the table between the page's marks; written beside, then renamed.
-{
-  sed '/<!-- versions:begin -->/q' "$PAGE"
-  printf '| stack | asked for | got | quick tests | skipped | when, at |\n'
-  printf '| --- | --- | --- | --- | --- | --- |\n'
-  rows "$@"
-  sed -n '/<!-- versions:end -->/,$p' "$PAGE"
-} >"$PAGE.tmp"
-mv -f -- "$PAGE.tmp" "$PAGE"
+write_page() { # write_page NAME...: with their new rows; written beside, then renamed
+  {
+    sed '/<!-- versions:begin -->/q' "$PAGE"
+    printf '| stack | asked for | got | quick tests | skipped | when, at |\n'
+    printf '| --- | --- | --- | --- | --- | --- |\n'
+    rows "$@"
+    sed -n '/<!-- versions:end -->/,$p' "$PAGE"
+  } >"$PAGE.tmp"
+  mv -f -- "$PAGE.tmp" "$PAGE"
+}
+
+mkdir -p "$HERE"
+for stack in "${STACKS[@]}"; do
+  IFS='|' read -r name python torch others <<<"$stack"
+  if (($# > 0)) && [[ " $* " != *" $name "* ]]; then continue; fi
+  echo "versions: $name" >&2
+  run_stack "$name" "$python" "$torch" "$others" | tee "$HERE/$name.row"
+  write_page "$name"
+done
