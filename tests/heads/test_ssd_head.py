@@ -15,6 +15,7 @@ SETTINGS = {
     'decoded': dict(reg_decoded_bbox=True),
     'depthwise_towers': dict(stacked_convs=1, feat_channels=8, use_depthwise=True),
     'border': dict(train_cfg=dict(allowed_border=16)),
+    'beta': dict(train_cfg=dict(smoothl1_beta=0.1)),
     'few_negatives': dict(train_cfg=dict(neg_pos_ratio=1)),
     'many_negatives': dict(train_cfg=dict(neg_pos_ratio=1000)),
 }
