@@ -185,8 +185,11 @@ def _damaged(name: str, error: Exception) -> str:
 def _first_line(error: Exception) -> str:
     """The cause, without torch's advice to load the file unsafely."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    lines = [line for line in lines if 'weights_only' not in line] or lines
+    # (Since torch 2.6 what is wrong comes last of all.)
+    cause = [line for line in lines if 'WeightsUnpickler error: ' in line]
+    lines = cause or [line for line in lines if 'weights_only' not in line] or lines
     text = lines[0] if lines else type(error).__name__
-    for lead in ('WeightsUnpickler error: ', 'Unsupported global: '):
-        text = text.replace(lead, '')
+    text = text.split('WeightsUnpickler error: ')[-1].replace(
+        'Unsupported global: ', ''
+    )
     return text.split(' was not an allowed global')[0][:200].rstrip('. ')
