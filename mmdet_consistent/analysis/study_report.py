@@ -188,23 +188,32 @@ def draw(
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
 
-    # Okabe and Ito's colours: told apart with any colour vision.
+    # Okabe and Ito's colours: told apart with any colour vision. Where they come
+    # again, the marker is another.
     palette = ['#555555', '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9']
     colours = {row.name: palette[i % len(palette)] for i, row in enumerate(rows)}
+    markers = {row.name: 'os^'[i // len(palette) % 3] for i, row in enumerate(rows)}
+    many = len(rows) > 6
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(10, 4.2), layout='constrained', width_ratios=(2, 3)
+        1,
+        2,
+        figsize=(13, 5.5) if many else (10, 4.2),
+        layout='constrained',
+        width_ratios=(2, 3),
     )
     seeds = sorted({seed for row in rows for seed in row.seeds})
     for seed in seeds:  # one thin line joins what is paired
         there = [i for i, row in enumerate(rows) if seed in row.seeds]
         aps = [runs[rows[i].name][seed]['metrics']['AP'] for i in there]
         left.plot(there, aps, color='#bbbbbb', lw=0.8, zorder=1)
-        left.scatter(
-            there, aps, c=[colours[rows[i].name] for i in there], s=16, zorder=2
-        )
+        for i, ap in zip(there, aps):
+            name = rows[i].name
+            left.scatter(i, ap, c=colours[name], marker=markers[name], s=16, zorder=2)
     for i, row in enumerate(rows):
         left.hlines(row.values['AP'].mean, i - 0.25, i + 0.25, colors='k', lw=2)
-    left.set_xticks(range(len(rows)), [row.name for row in rows], rotation=20)
+    names = [row.name for row in rows]
+    turned = dict(rotation=60, ha='right', rotation_mode='anchor')
+    left.set_xticks(range(len(rows)), names, **(turned if many else {'rotation': 20}))
     left.set_xlim(-0.5, len(rows) - 0.5)
     left.set_ylabel('AP')
     left.set_title('each seed, and the mean', fontsize=10)
@@ -212,15 +221,15 @@ def draw(
     metrics = ['AP', *(f'AP{iou}' for iou in range(50, 100, 10))]
     compared = [row for row in rows if row.differences]
     for i, row in enumerate(compared):
-        shift = 0.12 * (i - (len(compared) - 1) / 2)
+        shift = min(0.12, 0.7 / len(compared)) * (i - (len(compared) - 1) / 2)
         found = [row.differences[metric] for metric in metrics]
         right.errorbar(
             [k + shift for k in range(len(metrics))],
             [estimate.mean for estimate in found],
             yerr=[estimate.half_width or 0 for estimate in found],
-            fmt='o',
+            fmt=markers[row.name],
             ms=4,
-            capsize=3,
+            capsize=2 if many else 3,
             color=colours[row.name],
             label=row.name,
         )
@@ -229,7 +238,7 @@ def draw(
     right.set_ylabel('difference to the baseline')
     right.set_title('paired difference, 95 % interval', fontsize=10)
     if compared:
-        right.legend(fontsize=8)
+        right.legend(fontsize=8, ncols=2 if many else 1)
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=110)
     plt.close(figure)
