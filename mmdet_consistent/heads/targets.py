@@ -6,7 +6,7 @@ import torch
 from mmdet.models.task_modules import AssignResult
 from mmdet.models.task_modules.assigners import BaseAssigner
 from mmdet.models.task_modules.samplers import BaseSampler
-from mmdet.structures.bbox import get_box_tensor
+from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmdet.utils import InstanceList, OptInstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -142,11 +142,14 @@ class GroundTruth(NamedTuple):
             assigned = gt_inds[image, candidates]
             labels = torch.full_like(assigned, -1)
             labels[assigned > 0] = gt_instances.labels[assigned[assigned > 0] - 1]
+            priors = boxes[image, candidates]
+            overlaps = priors.new_zeros(len(priors))
+            if len(gt_instances) > 0:
+                gt_bboxes = get_box_tensor(gt_instances.bboxes).float()
+                overlaps = bbox_overlaps(priors, gt_bboxes).amax(dim=1)
             result = sampler.sample(
-                AssignResult(
-                    len(gt_instances), assigned, boxes.new_zeros(len(assigned)), labels
-                ),
-                InstanceData(priors=boxes[image, candidates]),
+                AssignResult(len(gt_instances), assigned, overlaps, labels),
+                InstanceData(priors=priors),
                 gt_instances,
             )
             for chosen in (result.pos_inds, result.neg_inds):

@@ -57,7 +57,7 @@ def test_a_sampler_is_told_what_mmdet_tells_it():
         assert told.num_gts == mmdets.num_gts
         assert torch.equal(told.gt_inds, mmdets.gt_inds)
         assert torch.equal(told.labels, mmdets.labels)
-        assert told.max_overlaps.shape == mmdets.max_overlaps.shape
+        assert torch.equal(told.max_overlaps, mmdets.max_overlaps)
         assert torch.equal(candidates.priors, priors.priors)
     assert len(asked) == 2
 
