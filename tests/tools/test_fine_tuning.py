@@ -24,10 +24,13 @@ def test_the_pages_configs_differ_in_the_head_alone(tool, tmp_path):
     (tmp_path / 'my_retinanet.py').write_text(f'_base_ = {base!r}\n')
     for name, text in tool.config_files().items():
         (tmp_path / f'{name}.py').write_text(text)
-    baseline, trained_on, consistent = (
-        Config.fromfile(tmp_path / f'{name}.py').to_dict()
-        for name in ('my_retinanet', 'my_retinanet_on', 'my_con_retinanet')
+    baseline, trained_on, consistent, faster = (
+        Config.fromfile(tmp_path / f'{name}.py').to_dict() for name in tool.NAMES
     )
+    assert faster['optim_wrapper'].pop('paramwise_cfg') == dict(
+        custom_keys={'later_stages': dict(lr_mult=10)}
+    )
+    assert faster == consistent
     assert consistent['model']['bbox_head'].pop('type') == 'ConsistentRetinaHead'
     assert trained_on['model']['bbox_head'].pop('type') == 'RetinaHead'
     assert consistent == trained_on
@@ -36,13 +39,14 @@ def test_the_pages_configs_differ_in_the_head_alone(tool, tmp_path):
 
     # The commands name the checkpoints that these schedules leave.
     trainings, comparison = tool.commands()
-    assert [w[4] for w in trainings] == ['my_retinanet_on.py', 'my_con_retinanet.py']
+    then_trained = list(tool.NAMES)[1:]
+    assert [w[4] for w in trainings] == [f'{name}.py' for name in then_trained]
     first = baseline['train_cfg']['max_epochs']
     then = trained_on['train_cfg']['max_epochs']
     start = f'work_dirs/my_retinanet/epoch_{first}.pth'
     assert trained_on['load_from'] == start
     expected = ['my_retinanet.py', start]
-    for name in ('my_retinanet_on', 'my_con_retinanet'):
+    for name in then_trained:
         expected += [f'{name}.py', f'work_dirs/{name}/epoch_{then}.pth']
     assert comparison[4:] == expected
 
@@ -60,6 +64,7 @@ def results():
             my_retinanet=detector(40.0 + seed, 90.0),
             my_retinanet_on=detector(41.0 + seed, 20.0),
             my_con_retinanet=detector(42.0 + 2 * seed, 21.0, keys),
+            my_con_retinanet_10x=detector(43.0 + seed, 22.0, keys),
         )
         for seed in range(3)
     }
@@ -68,14 +73,15 @@ def results():
 
 def test_figures_are_means_and_pairs(tool, results):
     text = tool.text_of(results)
-    baseline, trained_on, consistent = (
+    baseline, trained_on, consistent, faster = (
         [cell.strip() for cell in line.strip('|').split('|')]
-        for line in text.splitlines()[2:5]
+        for line in text.splitlines()[2:6]
     )
     assert baseline[1:5] == ['41.0', '82.0', '20.5', '-1.0 ± 0.0']
     assert trained_on[1:5] == ['42.0', '84.0', '21.0', '–']
     # Differences 1, 2, 3: their t-interval at 95 % is 4.303 / sqrt(3).
     assert consistent[1:5] == ['44.0', '88.0', '22.0', '+2.0 ± 2.5']
+    assert faster[1:5] == ['44.0', '88.0', '22.0', '+2.0 ± 0.0']
     assert '1.05 times as long' in text
     assert 'by the log: `head.later.weight`, `head.later.bias`.' in text
     assert 'the command' in text and 'A machine' in text
