@@ -37,12 +37,14 @@ BASELINE = 'my_retinanet'
 TRAINED_ON = 'my_retinanet_on'
 CONSISTENT = 'my_con_retinanet'
 FASTER = 'my_con_retinanet_10x'
+ALIGNED = 'my_aligned_retinanet'
 METRICS = ('AP', 'AP50', 'AP75')
 NAMES = {
     BASELINE: 'the baseline',
     TRAINED_ON: 'trained on',
     CONSISTENT: 'consistent',
     FASTER: 'consistent, 10×',
+    ALIGNED: 'aligned, 10×',
 }
 ONLY_IN_PART = 'fits this model only in part'
 NO_GUESS = 'docs/fine_tuning.md has changed: tools/fine_tuning.py no longer finds '
@@ -221,7 +223,7 @@ def text_of(results: dict) -> str:
     missing = {
         tuple(found[name]['missing'])
         for found in seeds.values()
-        for name in (CONSISTENT, FASTER)
+        for name in (CONSISTENT, FASTER, ALIGNED)
     }
     if len(missing) != 1 or any(f[TRAINED_ON]['missing'] for f in seeds.values()):
         sys.exit(f'the logs differ in what was missing in the checkpoint: {missing}')

@@ -24,9 +24,12 @@ def test_the_pages_configs_differ_in_the_head_alone(tool, tmp_path):
     (tmp_path / 'my_retinanet.py').write_text(f'_base_ = {base!r}\n')
     for name, text in tool.config_files().items():
         (tmp_path / f'{name}.py').write_text(text)
-    baseline, trained_on, consistent, faster = (
+    baseline, trained_on, consistent, faster, aligned = (
         Config.fromfile(tmp_path / f'{name}.py').to_dict() for name in tool.NAMES
     )
+    additions = aligned['model']['bbox_head'].pop('additions')
+    assert additions == [dict(type='AlignedFeatures')]
+    assert aligned == faster
     assert faster['optim_wrapper'].pop('paramwise_cfg') == dict(
         custom_keys={'later_stages': dict(lr_mult=10)}
     )
@@ -65,6 +68,7 @@ def results():
             my_retinanet_on=detector(41.0 + seed, 20.0),
             my_con_retinanet=detector(42.0 + 2 * seed, 21.0, keys),
             my_con_retinanet_10x=detector(43.0 + seed, 22.0, keys),
+            my_aligned_retinanet=detector(44.0 + seed, 23.0, keys),
         )
         for seed in range(3)
     }
@@ -73,15 +77,16 @@ def results():
 
 def test_figures_are_means_and_pairs(tool, results):
     text = tool.text_of(results)
-    baseline, trained_on, consistent, faster = (
+    baseline, trained_on, consistent, faster, aligned = (
         [cell.strip() for cell in line.strip('|').split('|')]
-        for line in text.splitlines()[2:6]
+        for line in text.splitlines()[2:7]
     )
     assert baseline[1:5] == ['41.0', '82.0', '20.5', '-1.0 ± 0.0']
     assert trained_on[1:5] == ['42.0', '84.0', '21.0', '–']
     # Differences 1, 2, 3: their t-interval at 95 % is 4.303 / sqrt(3).
     assert consistent[1:5] == ['44.0', '88.0', '22.0', '+2.0 ± 2.5']
     assert faster[1:5] == ['44.0', '88.0', '22.0', '+2.0 ± 0.0']
+    assert aligned[1:5] == ['45.0', '90.0', '22.5', '+3.0 ± 0.0']
     assert '1.05 times as long' in text
     assert 'by the log: `head.later.weight`, `head.later.bias`.' in text
     assert 'the command' in text and 'A machine' in text
