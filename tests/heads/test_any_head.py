@@ -5,8 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import build_head, features, ground_truth, metas
-from mmdet.models.dense_heads import ATSSHead, RetinaHead, RPNHead
+from mmdet.models.dense_heads import (
+    ATSSHead,
+    GFLHead,
+    RetinaHead,
+    RPNHead,
+    SSDHead,
+    YOLACTHead,
+)
 from mmdet.models.dense_heads.anchor_head import AnchorHead
+from mmdet.models.task_modules.coders import DistancePointBBoxCoder
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
@@ -15,8 +23,15 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from mmdet_consistent import ConsistentRetinaHead, ConsistentSSDHead, make_consistent
+from mmdet_consistent.heads import any_head
 from mmdet_consistent.heads.any_head import NAMED, REFUSED
 from mmdet_consistent.heads.any_stages import AnyStages
+from mmdet_consistent.heads.distribution_stages import (
+    AnchorDistanceBBoxCoder,
+    DistributionStages,
+)
+from mmdet_consistent.heads.mined_stages import YOLACTStages
+from mmdet_consistent.heads.ssd_head import SSDStages
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT_OF_DATE = 'run python tools/compatibility.py'
@@ -90,6 +105,11 @@ def test_a_config_names_the_head_and_keeps_its_arguments():
         build_head('Consistent', head='MyHead')
     with pytest.raises(ValueError, match="no head of the name 'NoHead'"):
         build_head('Consistent', head='NoHead')
+    whole = dict(type='RetinaHead', num_classes=7, in_channels=8, feat_channels=8)
+    head = MODELS.build(dict(type='Consistent', head=whole, label_stages=3))
+    assert type(head) is ConsistentRetinaHead
+    assert (head.num_classes, head.label_stages) == (7, 3)
+    assert whole['type'] == 'RetinaHead'  # the config is left as it was
 
 
 def test_the_classes_are_made_once_and_can_be_pickled():
@@ -98,6 +118,40 @@ def test_the_classes_are_made_once_and_can_be_pickled():
     assert pickle.loads(pickle.dumps(made)) is made
     assert make_consistent(RetinaHead) is ConsistentRetinaHead
     assert 'under consistent optimization' in made.__doc__
+
+
+def test_what_a_class_is_made_of():
+    # Classes of this test's own: make_consistent remembers those of others.
+    class FreshATSS(ATSSHead):
+        pass
+
+    class FreshGFL(GFLHead):
+        pass
+
+    class FreshSSD(SSDHead):
+        pass
+
+    class FreshYOLACT(YOLACTHead):
+        pass
+
+    families = (
+        (FreshATSS, AnyStages),
+        (FreshGFL, DistributionStages),
+        (FreshSSD, SSDStages),
+        (FreshYOLACT, YOLACTStages),
+    )
+    for head, family in families:
+        made = make_consistent(head)
+        assert made.__bases__ == (family, head)
+        assert made.__name__ == f'Consistent{head.__name__}'
+        assert made.__module__ == any_head.__name__
+        assert getattr(any_head, made.__name__) is made
+        assert made.__doc__ == (
+            f'{head.__name__} under consistent optimization; see '
+            ':class:`ConsistentMixin` for the options.'
+        )
+    assert make_consistent(FreshATSS).box_outputs == AnyStages.box_outputs
+    assert make_consistent(FreshATSS, ('a', 'b')).box_outputs == ('a', 'b')
 
 
 def test_what_cannot_be_is_refused():
@@ -123,9 +177,11 @@ def test_normalisers_and_weights_that_a_head_does_not_have_are_refused(tool):
     with pytest.raises(ValueError, match="use cls_normalizer='stage'"):
         built(tool, 'ATSSHead', cls_normalizer='first')
     head = built(tool, 'FreeAnchorRetinaHead', stage_loss_weights=(0.5, 1.0))
-    with pytest.raises(ValueError, match='no classification part'):
+    name = 'ConsistentFreeAnchorRetinaHead has no classification part'
+    with pytest.raises(ValueError, match=name):
         tool.losses_of(head, ground_truth_of(tool))
-    with pytest.raises(ValueError, match="no such variant; use variant='consistent'"):
+    message = "ConsistentATSSHead has no such variant; use variant='consistent'"
+    with pytest.raises(ValueError, match=message):
         built(tool, 'ATSSHead', variant='cascade')
 
 
@@ -141,6 +197,25 @@ def test_the_first_labels_can_be_weighed(tool):
     torch.testing.assert_close(half['loss_rpn_cls'], plain['loss_rpn_cls'] / 2)
     torch.testing.assert_close(half['loss_rpn_bbox'], plain['loss_rpn_bbox'])
     torch.testing.assert_close(half['loss_cls_s1'], plain['loss_cls_s1'])
+
+
+def test_a_loss_that_is_no_list_can_be_weighed_too(tool):
+    gts = ground_truth_of(tool)
+    plain = tool.losses_of(built(tool, 'YOLOFHead'), gts)
+    half = tool.losses_of(built(tool, 'YOLOFHead', stage_loss_weights=(0.5, 1)), gts)
+    torch.testing.assert_close(half['loss_cls'], plain['loss_cls'] / 2)
+    torch.testing.assert_close(half['loss_bbox'], plain['loss_bbox'])
+
+
+def test_yolacts_later_labels_have_its_weight(tool):
+    gts = ground_truth_of(tool)
+    config = dict(tool.small_config('YOLACTHead'), type='ConsistentYOLACTHead')
+    loss = dict(type='CrossEntropyLoss', use_sigmoid=False, reduction='none')
+    one, three = (
+        tool.losses_of(tool.build(config, loss_cls=dict(loss, loss_weight=w)), gts)
+        for w in (1.0, 3.0)
+    )
+    torch.testing.assert_close(three['loss_cls_s1'], 3 * one['loss_cls_s1'])
 
 
 def test_anchors_are_kept_whatever_a_head_does_to_its_lists(tool):
@@ -199,6 +274,41 @@ def test_distributions_are_refined_as_in_loops(tool):
                 torch.testing.assert_close(
                     actual[0], torch.tensor(expected), atol=2e-3, rtol=1e-4
                 )
+
+
+def test_distances_may_be_from_anchors():
+    coder, mmdets = AnchorDistanceBBoxCoder(), DistancePointBBoxCoder()
+    anchors = torch.tensor([[0.0, 0, 40, 20], [10, 10, 30, 50], [60, 0, 80, 20]])
+    points = torch.tensor([[20.0, 10], [20, 30], [70, 10]])
+    boxes = torch.tensor([[5.0, 2, 35, 18], [0, 0, 60, 60], [61, 1, 90, 9]])
+    distances = mmdets.encode(points, boxes)
+    for places in (points, anchors):
+        assert torch.equal(coder.encode(places, boxes), distances)
+        cut = coder.encode(places, boxes, 12.0, eps=0.5)
+        assert torch.equal(cut, mmdets.encode(points, boxes, 12.0, eps=0.5))
+        assert torch.equal(coder.encode(places, boxes, max_dis=12.0, eps=0.5), cut)
+        inside = mmdets.decode(points, distances, max_shape=(40, 50))
+        assert torch.equal(coder.decode(places, distances, (40, 50)), inside)
+        batch = coder.decode(places.expand(2, *places.shape), distances.expand(2, 3, 4))
+        assert torch.equal(batch[1], mmdets.decode(points, distances))
+
+
+def test_gfls_options_reach_it(tool):
+    config = tool.small_config('GFLHead')
+    arguments = {k: v for k, v in config.items() if k not in ('type', 'num_classes')}
+    made = make_consistent(GFLHead)
+    coder = dict(type='DistancePointBBoxCoder', clip_border=False)
+    head = made(5, **{**arguments, 'bbox_coder': coder})
+    assert head.num_classes == 5
+    assert head.stage_coders[0].clip_border is False
+    plain = made(5, variant='baseline', **arguments)
+    assert len(plain.additions) == 0 and plain.num_stages == 1
+    own = dict(type='QualityTargets', boxes='next')
+    head = made(5, additions=[own], **arguments)
+    assert [addition.boxes for addition in head.additions] == ['next']
+    head = made(5, additions=[dict(type='SoftLabels')], **arguments)
+    kinds = [type(addition).__name__ for addition in head.additions]
+    assert kinds == ['QualityTargets', 'SoftLabels']
 
 
 def test_the_quality_of_gfls_later_labels_is_that_of_the_last_box(tool):
