@@ -37,6 +37,8 @@ ROWS = {
         )
     ),
     'aligned': dict(additions=[dict(type='AlignedFeatures')]),
+    # Is it the second regression, or the labels? One label set, as in a baseline.
+    'aligned_1_2': dict(label_stages=1, additions=[dict(type='AlignedFeatures')]),
     'soft_labels': dict(
         additions=[dict(type='SoftLabels', low=0.5, high=0.7)],
         stage_assigners=thresholds((0.5, 0.5)),
@@ -139,7 +141,7 @@ TABLES = {
             n: n
             for n in (
                 *('baseline', 'consistent', 'loc_confidence', 'iou_guided_nms'),
-                *('aligned', 'soft_labels', 'alpha_schedule'),
+                *('aligned', 'aligned_1_2', 'soft_labels', 'alpha_schedule'),
                 *('quality_baseline', 'quality_focal', 'aligned_confident', 'union'),
             )
         },
