@@ -39,7 +39,7 @@ def anchor_rows(values: Tensor, scores: Tensor, num_channels: int) -> Tensor:
     return split.transpose(2, 3).flatten(1, 2)
 
 
-def mmdet_order(rows: Tensor, scores: Tensor, num_channels: int) -> Tensor:
+def mmdet_order(rows: Tensor, scores: Tensor) -> Tensor:
     """Bring rows (K, B, P) back into mmdet's order (K, N, H·W·A)."""
     num_images = len(scores)
     if is_channels_last(scores):

@@ -123,7 +123,7 @@ def mined_label_losses(
         split_levels(labels, levels, channels),
     )
     losses = torch.cat(
-        [mmdet_order(x, scores, channels) for x, scores in zip(rows, levels)], dim=2
+        [mmdet_order(x, scores) for x, scores in zip(rows, levels)], dim=2
     )
     sums = mined_losses(
         losses * weights,

@@ -23,9 +23,9 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from mmdet_consistent import ConsistentRetinaHead, ConsistentSSDHead, make_consistent
-from mmdet_consistent.heads import any_head
+from mmdet_consistent.heads import ConsistentMixin, any_head, mined_stages
 from mmdet_consistent.heads.any_head import NAMED, REFUSED
-from mmdet_consistent.heads.any_stages import AnyStages
+from mmdet_consistent.heads.any_stages import AnyStages, _is_output
 from mmdet_consistent.heads.distribution_stages import (
     AnchorDistanceBBoxCoder,
     DistributionStages,
@@ -207,15 +207,45 @@ def test_a_loss_that_is_no_list_can_be_weighed_too(tool):
     torch.testing.assert_close(half['loss_bbox'], plain['loss_bbox'])
 
 
-def test_yolacts_later_labels_have_its_weight(tool):
-    gts = ground_truth_of(tool)
+def test_yolacts_later_labels_have_its_weight(tool, monkeypatch):
     config = dict(tool.small_config('YOLACTHead'), type='ConsistentYOLACTHead')
     loss = dict(type='CrossEntropyLoss', use_sigmoid=False, reduction='none')
-    one, three = (
-        tool.losses_of(tool.build(config, loss_cls=dict(loss, loss_weight=w)), gts)
-        for w in (1.0, 3.0)
+    head = tool.build(config, loss_cls=dict(loss, loss_weight=3.0))
+    sums = [torch.tensor(4.0), torch.tensor(0.5)]
+    monkeypatch.setattr(mined_stages, 'mined_label_losses', lambda *args: sums)
+    assert head.label_losses([], {}) == [12.0, 1.5]
+
+
+def test_what_comes_third_is_the_base_heads(tool, monkeypatch):
+    head = built(tool, 'ATSSHead')
+    monkeypatch.setattr(
+        ConsistentMixin, 'loss_by_feat', lambda self, *args, **options: (args, options)
     )
-    torch.testing.assert_close(three['loss_cls_s1'], 3 * one['loss_cls_s1'])
+    one, two, gts = [torch.zeros(1)], (torch.ones(1),), ground_truth_of(tool)
+    args, options = head.loss_by_feat(one, one, one, two, gts, [{}], None, more=5)
+    assert args == (one, one, gts, [{}], None)
+    assert options == dict(other_outputs=(one, two), more=5)
+    args, options = head.loss_by_feat(one, one, one)
+    assert (args, options) == ((one, one), dict(other_outputs=(one,)))
+
+
+def test_only_levels_of_tensors_are_outputs():
+    tensor = torch.zeros(1)
+    assert _is_output([tensor]) and _is_output((tensor, tensor))
+    for other in ([], (), None, tensor, [InstanceData()], [{}]):
+        assert not _is_output(other)
+
+
+def test_options_of_the_base_reach_it(tool, monkeypatch):
+    assert built(tool, 'RPNHead', cls_normalizer='first').cls_normalizer == 'first'
+    head = built(tool, 'ATSSHead')
+    monkeypatch.setattr(
+        ATSSHead, 'get_targets', lambda self, *args, **options: (args, options)
+    )
+    assert head.get_targets(1, 2, unmap_outputs=False) == (
+        (1, 2),
+        dict(unmap_outputs=False),
+    )
 
 
 def test_anchors_are_kept_whatever_a_head_does_to_its_lists(tool):

@@ -19,7 +19,7 @@ def test_rows_and_values_meet(layout):
     values = flat.sum(dim=-1)[None]
     placed = level_rows.anchor_rows(values, scores, classes)
     torch.testing.assert_close(rows.sum(dim=1)[None], placed)
-    back = level_rows.mmdet_order(placed, scores, classes)
+    back = level_rows.mmdet_order(placed, scores)
     assert torch.equal(back, values)
 
 

@@ -134,3 +134,16 @@ def test_ious_of_the_positives_whichever_rows_there_are():
     # One set of boxes for all images, as prior anchors are.
     shared = targets.positive_ious(moved[:1])
     assert torch.equal(shared, targets.positive_ious(moved[[0, 0]]))
+
+
+def test_a_sampler_is_told_of_an_image_without_objects():
+    gts, asked = GroundTruth.pad([instances([], []), instances([], [])], None), []
+
+    class Asked(RandomSampler):
+        def sample(self, assign_result, pred_instances, gt_instances, **kwargs):
+            asked.append(assign_result.max_overlaps)
+            return super().sample(assign_result, pred_instances, gt_instances, **kwargs)
+
+    gt_inds = torch.zeros(USABLE.shape, dtype=torch.long)
+    gts.sample(BOXES, USABLE, gt_inds, Asked(4, 0.25, add_gt_as_proposals=False))
+    assert [told.tolist() for told in asked] == [[0.0] * 5, [0.0] * 4]

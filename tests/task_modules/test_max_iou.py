@@ -115,3 +115,17 @@ def test_other_rules_are_left_to_mmdet(options):
         )
         is None
     )
+
+
+def test_a_low_quality_match_does_not_take_what_is_in_an_ignore_region():
+    gt = [10.0, 10, 30, 30]
+    rule = MatchRule(0.5, 0.4, match_low_quality=True, ignore_iof_thr=0.5)
+    gt_inds, best = match_max_iou(
+        torch.tensor([[gt, [60.0, 60, 80, 80]]]),
+        torch.tensor([[gt]]),
+        torch.tensor([1]),
+        rule,
+        ignore_bboxes=torch.tensor([[[50.0, 50, 90, 90]]]),
+    )
+    assert gt_inds.tolist() == [[1, -1]]  # also where the best IoU there is is 1
+    assert best.tolist() == [[1, -1]]
