@@ -57,13 +57,15 @@ def explained() -> Iterator[None]:
     """Print an error that explains itself without its traceback, with status 1.
 
     When all went well, the process group is left in order: one that is still there
-    at the interpreter's end may abort it, after the work was done.
+    at the interpreter's end may abort it, after the work was done. All leave together:
+    a slower process would find its connections closed.
     """
     try:
         yield
     except UserError as error:
         raise SystemExit(f'{type(error).__name__}: {error}') from error
     if torch.distributed.is_initialized():
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
