@@ -112,10 +112,10 @@ def main() -> None:
         sys.exit(status)
     import torch
 
+    from mmdet_consistent.utils import atomic
+
     versions = f'torch {torch.__version__}, Python {sys.version.split()[0]}.'
-    beside = PAGE.with_suffix('.tmp')
-    beside.write_text(page(report, versions), encoding='utf-8')
-    os.replace(beside, PAGE)
+    atomic.write(PAGE, page(report, versions).encode())
     print(f'wrote {PAGE}')
     coverage('report', '--format=total')  # fails below pyproject.toml's floor
     sys.exit(status)

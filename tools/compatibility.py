@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import torch
-from generated import parse_args, write_or_check
+from generated import parse_args, with_block, write_or_check
 from mmdet.models import dense_heads
 from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.registry import MODELS
@@ -33,7 +33,6 @@ from mmdet_consistent import ConsistentMixin, make_consistent
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs' / 'any_head.md'
-MARKS = '<!-- heads:begin -->', '<!-- heads:end -->'
 IMAGE, CHANNELS, CLASSES = 384, 16, 3
 # A config of mmdet's that has the head, and where in the model.
 CONFIGS = {
@@ -277,12 +276,8 @@ def table() -> str:
 def main() -> None:
     args = parse_args(__doc__)
     register_all_modules(init_default_scope=True)
-    text = PAGE.read_text(encoding='utf-8')
-    before, rest = text.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    text = f'{before}{MARKS[0]}\n{table()}\n{MARKS[1]}{after}'
     refusal_text = f'{PAGE.name} is out of date: run python tools/compatibility.py'
-    write_or_check(PAGE, text, args.check, refusal_text)
+    write_or_check(PAGE, with_block(PAGE, 'heads', table()), args.check, refusal_text)
 
 
 if __name__ == '__main__':

@@ -290,10 +290,10 @@ def main() -> None:
     commit = (folder / 'commit').read_text(encoding='utf-8').strip()
     import torch
 
+    from mmdet_consistent.utils import atomic
+
     versions = f'torch {torch.__version__}, Python {sys.version.split()[0]}.'
-    beside = PAGE.with_suffix('.tmp')
-    beside.write_text(page(outcomes, groups, versions, commit), encoding='utf-8')
-    os.replace(beside, PAGE)
+    atomic.write(PAGE, page(outcomes, groups, versions, commit).encode())
     print(f'wrote {PAGE}')
     alive = {mutant for mutants in groups.values() for mutant in mutants}
     for mutant in sorted(set(read_reasons()) - alive):

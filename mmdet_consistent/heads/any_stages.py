@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch
 from mmdet.models import losses as mmdet_losses
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.dense_heads.anchor_head import AnchorHead
@@ -120,9 +121,8 @@ class AnyStages(ConsistentMixin):
                 sizes[level], level, dtype=deltas[0].dtype, device=deltas[0].device
             )
             anchors = anchors.repeat(len(deltas[0]), 1)
-            boxes = anchors
-            for coder, stage in zip(self.stage_coders, deltas):
-                boxes = coder.decode(boxes, flatten_levels([stage], 4).flatten(0, 1))
+            rows = torch.cat([flatten_levels([x], 4) for x in deltas], dim=2)
+            boxes = self.bbox_coder.decode(anchors, rows.flatten(0, 1))
             rows = self.stage_coders[0].encode(anchors, boxes)
             rows = rows.view(len(deltas[0]), *sizes[level], -1)
             levels.append(rows.permute(0, 3, 1, 2))

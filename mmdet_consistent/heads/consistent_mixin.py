@@ -419,8 +419,10 @@ class ConsistentMixin(RememberedAnchors):
     def _share_normalisers(self, targets: dict[int, StageTargets]) -> None:
         """Average each N_k over the ranks, all at once; apply ``cls_normalizer``."""
         own = [target.avg_factor for target in targets.values()]
-        of_labels = [target.cls_avg_factor for target in targets.values()]
-        of_labels = [own[i] if one is None else one for i, one in enumerate(of_labels)]
+        of_labels = [
+            factor if target.cls_avg_factor is None else target.cls_avg_factor
+            for factor, target in zip(own, targets.values())
+        ]
         device = next(iter(targets.values())).labels.device
         shared = _mean_over_ranks(own + of_labels, device)
         first = self._base_avg_factor

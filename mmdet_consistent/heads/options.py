@@ -1,7 +1,8 @@
 """Checks and defaults of the stages' options."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional, Union
+from numbers import Real
+from typing import Any, NamedTuple, Optional, Union
 
 from .variants import Variant
 
@@ -93,6 +94,17 @@ def _check_weights(
     return weights
 
 
+def is_real(value: Any) -> bool:
+    """Whether it is a number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def are_configs(value: Any) -> bool:
+    """Whether it is a list of configs, each with a ``type``."""
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    return listed and all(isinstance(c, dict) and 'type' in c for c in value)
+
+
 def broadcast(
     name: str, configs: Union[dict, Sequence[dict], None], count: int
 ) -> Optional[list[dict]]:
@@ -106,8 +118,7 @@ def broadcast(
         return None
     if isinstance(configs, dict):
         configs = [configs] * count
-    listed = isinstance(configs, Sequence) and not isinstance(configs, str)
-    if not listed or not all(isinstance(c, dict) and 'type' in c for c in configs):
+    if not are_configs(configs):
         raise ValueError(
             f"{name} must be a config, dict(type='…', …), or a list of such configs, "
             f'one for each stage after the first, got {configs!r}'

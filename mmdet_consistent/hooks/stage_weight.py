@@ -9,6 +9,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..heads import ConsistentMixin
+from ..heads.options import is_real
 from ..utils.architecture import unwrapped
 
 CURVES = ('linear', 'cosine')
@@ -61,8 +62,7 @@ class StageLossWeightHook(Hook):
     ) -> None:
         numbers = dict(start_factor=start_factor, end_factor=end_factor, begin=begin)
         for name, value in numbers.items():
-            is_number = isinstance(value, Real) and not isinstance(value, bool)
-            if not is_number or not 0 <= value < math.inf:
+            if not is_real(value) or not 0 <= value < math.inf:
                 raise ValueError(
                     f'StageLossWeightHook: {name} must be a number of at least 0, '
                     f'got {value!r}'

@@ -1,12 +1,13 @@
 import copy
 
+import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 
-import mmdet_consistent  # noqa: F401
+from mmdet_consistent import config_path
 
 register_all_modules(init_default_scope=True)
 
@@ -47,6 +48,19 @@ HEAD = dict(
         score_thr=0.0,
         nms=dict(type='nms', iou_threshold=0.5),
         max_per_img=100,
+    ),
+)
+
+SAMPLING = dict(
+    loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
+    train_cfg=dict(
+        sampler=dict(
+            type='RandomSampler',
+            num=32,
+            pos_fraction=0.5,
+            neg_pos_ub=-1,
+            add_gt_as_proposals=False,
+        )
     ),
 )
 
@@ -106,3 +120,29 @@ def as_scalars(losses):
         key: sum(value) if isinstance(value, list) else value
         for key, value in losses.items()
     }
+
+
+def assert_refused(words, build, **options):
+    """Building it fails, and the message has all of these words."""
+    with pytest.raises(ValueError) as error:
+        build(**options)
+    for word in words:
+        assert word in str(error.value)
+
+
+def small_detector(**head_options):
+    """A ConRetinaNet of a few channels, to be asked for boxes."""
+    model = Config.fromfile(config_path('retinanet_r50_fpn.py')).model
+    model.backbone.update(depth=18, base_channels=8, init_cfg=None)
+    model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
+    for name in head_options:
+        model.bbox_head.pop(name, None)  # update() would merge
+    model.bbox_head.update(
+        type='ConsistentRetinaHead',
+        num_classes=3,
+        in_channels=16,
+        feat_channels=16,
+        stacked_convs=1,
+        **head_options,
+    )
+    return MODELS.build(model).eval()

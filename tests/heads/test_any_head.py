@@ -190,21 +190,20 @@ def ground_truth_of(tool):
     return [InstanceData(bboxes=box, labels=torch.tensor([0]))] * 2
 
 
-def test_the_first_labels_can_be_weighed(tool):
+@pytest.mark.parametrize(
+    ('name', 'labels', 'boxes'),
+    [
+        ('RPNHead', 'loss_rpn_cls', 'loss_rpn_bbox'),  # lists, one value a level
+        ('YOLOFHead', 'loss_cls', 'loss_bbox'),  # tensors
+    ],
+)
+def test_the_first_labels_can_be_weighed(tool, name, labels, boxes):
     gts = ground_truth_of(tool)
-    plain = tool.losses_of(built(tool, 'RPNHead'), gts)
-    half = tool.losses_of(built(tool, 'RPNHead', stage_loss_weights=(0.5, 1)), gts)
-    torch.testing.assert_close(half['loss_rpn_cls'], plain['loss_rpn_cls'] / 2)
-    torch.testing.assert_close(half['loss_rpn_bbox'], plain['loss_rpn_bbox'])
+    plain = tool.losses_of(built(tool, name), gts)
+    half = tool.losses_of(built(tool, name, stage_loss_weights=(0.5, 1)), gts)
+    torch.testing.assert_close(half[labels], plain[labels] / 2)
+    torch.testing.assert_close(half[boxes], plain[boxes])
     torch.testing.assert_close(half['loss_cls_s1'], plain['loss_cls_s1'])
-
-
-def test_a_loss_that_is_no_list_can_be_weighed_too(tool):
-    gts = ground_truth_of(tool)
-    plain = tool.losses_of(built(tool, 'YOLOFHead'), gts)
-    half = tool.losses_of(built(tool, 'YOLOFHead', stage_loss_weights=(0.5, 1)), gts)
-    torch.testing.assert_close(half['loss_cls'], plain['loss_cls'] / 2)
-    torch.testing.assert_close(half['loss_bbox'], plain['loss_bbox'])
 
 
 def test_yolacts_later_labels_have_its_weight(tool, monkeypatch):

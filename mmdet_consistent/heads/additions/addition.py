@@ -7,6 +7,7 @@ from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ..options import are_configs
 from ..targets import GroundTruth, StageTargets
 from ..variants import Variant
 
@@ -56,8 +57,7 @@ class Addition(nn.Module):
             ValueError: If it isn't a list of configs of additions, or there can be
                 none.
         """
-        listed = isinstance(configs, Sequence) and not isinstance(configs, str)
-        if not listed or not all(isinstance(c, dict) and 'type' in c for c in configs):
+        if not are_configs(configs):
             raise ValueError(
                 "additions must be a list of configs, [dict(type='…', …)], got "
                 f'{configs!r}'

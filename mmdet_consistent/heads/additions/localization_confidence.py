@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, Optional
 
 import torch
@@ -10,13 +9,14 @@ from mmdet.models.dense_heads import AnchorHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.losses import CrossEntropyLoss
 from mmdet.registry import MODELS
-from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..iou_guided_nms import check_suppression, iou_guided_nms
 from ..level_rows import flatten_levels
+from ..options import is_real
 from ..targets import StageTargets
 from .addition import Addition, TrainingBatch
 
@@ -105,11 +105,8 @@ class LocalizationConfidence(Addition):
         logits = flatten_levels(self._logits(head, batch.bbox_preds), 1).flatten()
         logits = logits[target.rows].float()
         counts = (target.positive & usable).flatten()[target.rows]
-        with torch.no_grad():
-            iou = bbox_overlaps(
-                boxes.flatten(0, 1)[target.rows], target.gt_bboxes, is_aligned=True
-            )
-            iou = torch.where(counts, iou.clamp(0, 1), 0)
+        iou = target.positive_ious(boxes).flatten()[target.rows]
+        iou = torch.where(counts, iou, 0)
         # A row that doesn't count may hold anything: its gradient is 0, not NaN.
         loss = self.loss_iou(
             torch.where(counts, logits, 0),
@@ -201,8 +198,7 @@ class LocalizationConfidence(Addition):
 
 def _is_number(value: Any) -> bool:
     """Whether it is a finite number that isn't negative."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    return is_number and 0 <= value < float('inf')
+    return is_real(value) and 0 <= value < float('inf')
 
 
 def _check(name: str, value: Any, rule: str, holds: bool) -> None:

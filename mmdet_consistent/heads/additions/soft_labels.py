@@ -8,6 +8,7 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from ..options import is_real
 from ..targets import StageTargets
 from .addition import Addition, TrainingBatch
 
@@ -118,9 +119,7 @@ def _per_stage(name: str, value: Numbers, count: int) -> list[float]:
     single = isinstance(value, Real)
     values = [value] * count if single else value
     listed = isinstance(values, Sequence) and not isinstance(values, str)
-    if not listed or not all(
-        isinstance(v, Real) and not isinstance(v, bool) for v in values
-    ):
+    if not listed or not all(is_real(v) for v in values):
         raise ValueError(
             f'SoftLabels.{name} must be a number, or a list with one for each label '
             f'stage after the first, got {value!r}'

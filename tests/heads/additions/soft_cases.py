@@ -2,13 +2,15 @@
 
 import torch
 from hypothesis import strategies as st
-from mmdet.registry import MODELS
-from mmdet.utils import register_all_modules
-from mmengine.config import Config
 
-from mmdet_consistent import config_path
 from mmdet_consistent.export.deployable import DeployableDetector
-from tests.heads.helpers import as_scalars, ground_truth, instances, metas
+from tests.heads.helpers import (
+    as_scalars,
+    ground_truth,
+    instances,
+    metas,
+    small_detector,
+)
 from tests.heads.naive import SIZES, STRIDES, gradients, rows
 from tests.heads.test_no_sync import MODULES
 from tests.reference.soft_consistency import label_losses
@@ -89,20 +91,7 @@ def pretend_gpu(monkeypatch):
 
 def exported(**head_options):
     """Boxes and scores of a small detector as it is exported; the same weights."""
-    register_all_modules()
-    model = Config.fromfile(config_path('retinanet_r50_fpn.py')).model
-    model.backbone.update(depth=18, base_channels=8, init_cfg=None)
-    model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
-    del model.bbox_head.loss_cls  # update() would merge
-    model.bbox_head.update(
-        type='ConsistentRetinaHead',
-        num_classes=3,
-        in_channels=16,
-        feat_channels=16,
-        stacked_convs=1,
-        **{**FOCAL, **head_options},
-    )
-    model = MODELS.build(model).eval()
+    model = small_detector(**{**FOCAL, **head_options})
     for index, parameter in enumerate(model.bbox_head.parameters()):
         torch.manual_seed(index)
         torch.nn.init.normal_(parameter, std=0.05)

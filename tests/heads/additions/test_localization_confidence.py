@@ -10,18 +10,22 @@ from mmdet.models.dense_heads import (
     PAAHead,
     RPNHead,
 )
-from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
 
-from mmdet_consistent import config_path
 from mmdet_consistent.export.deployable import DeployableDetector
 from mmdet_consistent.heads import ConsistentMixin
 from mmdet_consistent.heads.additions import LocalizationConfidence
 from mmdet_consistent.heads.iou_guided_nms import iou_guided_nms
 from mmdet_consistent.utils.errors import ConfigError
-from tests.heads.helpers import as_scalars, build_head, features, instances, metas
+from tests.heads.helpers import (
+    as_scalars,
+    build_head,
+    features,
+    instances,
+    metas,
+    small_detector,
+)
 from tests.heads.ssd_helpers import build_ssd_head, ssd_features
 from tests.heads.test_no_sync import MODULES, Waits
 from tests.reference import localization_confidence as reference
@@ -464,13 +468,14 @@ def test_beta_by_cfg_options():
 
 
 def test_an_export_without_its_suppression_is_refused():
-    detector = small_detector(dict(type='LocalizationConfidence', nms='iou_guided'))
+    addition = dict(type='LocalizationConfidence', nms='iou_guided')
+    detector = small_detector(additions=[addition])
     with pytest.raises(ConfigError, match=r'additions\.0: .*iou_guided.*set nms=None'):
         DeployableDetector(detector, nms=True)
 
 
 def test_with_beta_0_it_is_exported():
-    detector = small_detector(dict(type='LocalizationConfidence', beta=0))
+    detector = small_detector(additions=[dict(type='LocalizationConfidence', beta=0)])
     torch.manual_seed(0)
     for parameter in detector.bbox_head.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
@@ -499,19 +504,3 @@ def test_with_beta_0_it_is_exported():
     torch.testing.assert_close(
         boxes[0].sum(0) * scores.shape[-1], expected.bboxes.sum(0), rtol=1e-4, atol=0.1
     )
-
-
-def small_detector(addition):
-    register_all_modules()
-    model = Config.fromfile(config_path('retinanet_r50_fpn.py')).model
-    model.backbone.update(depth=18, base_channels=8, init_cfg=None)
-    model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
-    model.bbox_head.update(
-        type='ConsistentRetinaHead',
-        num_classes=3,
-        in_channels=16,
-        feat_channels=16,
-        stacked_convs=1,
-        additions=[addition],
-    )
-    return MODELS.build(model).eval()

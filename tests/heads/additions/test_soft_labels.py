@@ -12,7 +12,7 @@ from tests.heads.additions.soft_cases import (
     pretend_gpu,
     total,
 )
-from tests.heads.helpers import build_head, features, ground_truth
+from tests.heads.helpers import SAMPLING, build_head, features, ground_truth
 from tests.heads.ssd_helpers import build_ssd_head, ssd_features
 from tests.heads.test_no_sync import Waits
 
@@ -116,16 +116,7 @@ def test_a_samplers_count_loses_what_the_weights_take():
     head = build_head(
         additions=[dict(type='SoftLabels', low=0.0, high=1.0)],
         stage_assigners=thresholds(0.5, 0.5),
-        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
-        train_cfg=dict(
-            sampler=dict(
-                type='RandomSampler',
-                num=32,
-                pos_fraction=0.5,
-                neg_pos_ub=-1,
-                add_gt_as_proposals=False,
-            )
-        ),
+        **SAMPLING,
     )
     seen = {}
 
