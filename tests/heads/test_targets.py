@@ -76,9 +76,7 @@ def test_a_sampler_chooses_as_it_would_in_mmdet():
             [-1 if i < 1 else int(gt.labels[i - 1]) for i in assigned]
         )
         result = mmdets.sample(
-            AssignResult(
-                len(gt), assigned, torch.zeros(len(inside)), torch.tensor(labels)
-            ),
+            AssignResult(len(gt), assigned, torch.zeros(len(inside)), labels),
             InstanceData(priors=BOXES[image][inside]),
             gt,
         )
