@@ -1,10 +1,13 @@
 """A training of milliseconds: a linear model on noisy data."""
 
 import itertools
+import os
 import random
+import signal
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -13,7 +16,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-import mmdet_consistent  # noqa: F401
+from mmdet_consistent.utils.launch import join_cpu_processes
 
 NUMBER = itertools.count()
 
@@ -62,18 +65,24 @@ class Killed(BaseException):
 
 @HOOKS.register_module()
 class KillHook(Hook):
-    """Stop the run when a hook point is met for the n-th time."""
+    """Stop the run when a hook point is met for the n-th time.
+
+    By an exception; of several processes, the given one by a signal.
+    """
 
     priority = 'LOWEST'
 
-    def __init__(self, point, count):
+    def __init__(self, point, count, rank=None):
         self.left = count
+        self.rank = rank
         setattr(self, point, self.tick)
 
     def tick(self, runner, **kwargs):
         self.left -= 1
-        if self.left == 0:
+        if self.left == 0 and self.rank is None:
             raise Killed
+        if self.left == 0 and self.rank == runner.rank:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def train_toy(
@@ -91,9 +100,14 @@ def train_toy(
     lr=1e-3,
     seed=3,
     validate=False,
+    distributed=False,
+    optim_wrapper=None,
 ):
     """Train; returns the weights, and the log: (iteration, loss) pairs."""
     log = []
+    cfg = Config(dict(env_cfg=dict()))
+    if distributed:
+        join_cpu_processes(cfg)
 
     class Log(Hook):
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
@@ -126,13 +140,16 @@ def train_toy(
     torch.manual_seed(seed)  # for the model's initial weights
     custom = [dict(type='SeedHook'), Log(), *hooks]
     if kill:
-        custom.append(dict(type='KillHook', point=kill[0], count=kill[1]))
+        names = ('point', 'count', 'rank')
+        custom.append(dict(zip(names, kill), type='KillHook'))
     runner = Runner(
         model=Linear(),
         work_dir=str(work_dir),
         train_dataloader=loader,
         train_cfg=train_cfg,
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=lr)),
+        optim_wrapper=dict(
+            optimizer=dict(type='AdamW', lr=lr), **(optim_wrapper or {})
+        ),
         param_scheduler=dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=9),
         default_hooks=dict(
             checkpoint=dict(
@@ -151,7 +168,25 @@ def train_toy(
         experiment_name=f'toy{next(NUMBER)}',
         default_scope='mmengine',
         log_level='WARNING',
+        launcher='pytorch' if distributed else 'none',
+        env_cfg=cfg.env_cfg,
+        cfg=cfg,
         **(val if validate else {}),
     )  # fmt: skip
     runner.train()
     return runner.model.state_dict(), log
+
+
+def train_toy_rank(rank, world, port, folder, kill, options):
+    """One of ``world`` processes that train; what it found goes to a file."""
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(1)
+    outcome = train_toy(folder, kill=kill, distributed=True, **options)
+    torch.save(outcome, folder / f'rank{rank}.pt')
+    torch.distributed.destroy_process_group()

@@ -3,7 +3,6 @@ import os
 import pickle
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from mmdet_consistent.utils.checkpoint import load
+from tests.tools.machines import two_machines
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = 'configs/quickstart/con_retinanet_bccd.py'
@@ -147,27 +147,24 @@ def test_a_baseline_fine_tunes_into_a_consistent_detector(tmp_path):
 
 
 def test_two_machines_train_and_two_processes_test(tmp_path):
-    """Two agents of torchrun that meet over the network, here the loopback's."""
     options = [*TINY, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9']
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
     command = [
         'bash', 'tools/dist_train.sh', CONFIG, '1', '--work-dir', str(tmp_path),
         '--cfg-options', *options,
     ]  # fmt: skip
-    common = dict(
-        os.environ, OMP_NUM_THREADS='1', PYTHON=sys.executable,
-        NNODES='2', MASTER_ADDR='127.0.0.1', PORT=port,
-    )  # fmt: skip
-    machines = [
-        subprocess.Popen(
-            command, cwd=ROOT, env=dict(common, NODE_RANK=str(rank)),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    outputs = [machine.communicate()[0] for machine in machines]
+    with two_machines() as (starts, environment):
+        common = dict(
+            os.environ, OMP_NUM_THREADS='1', PYTHON=sys.executable, NNODES='2',
+            **environment,
+        )  # fmt: skip
+        machines = [
+            subprocess.Popen(
+                [*start, *command], cwd=ROOT, env=dict(common, NODE_RANK=str(rank)),
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+            for rank, start in enumerate(starts)
+        ]  # fmt: skip
+        outputs = [machine.communicate()[0] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], outputs
     # Half of the eight images each, and only the first of the ranks logs.
     assert 'Epoch(train) [1][2/2]' in outputs[0]
