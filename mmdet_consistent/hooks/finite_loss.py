@@ -15,7 +15,7 @@ from ..utils.errors import UserError
 
 
 class NonFiniteLossError(UserError, RuntimeError):
-    """The loss is NaN or infinite; the message names tensor, stage and image."""
+    """Loss or gradients are NaN or infinite; says which tensor, stage and image."""
 
 
 @HOOKS.register_module()
@@ -27,9 +27,14 @@ class FiniteLossHook(Hook):
     step is over. The step that failed has spoilt the weights in memory; the
     checkpoints on the disk are from before it.
 
+    A gradient scaler (``--amp``) skips steps whose gradients overflow and lowers the
+    loss's scale, for ever if it has to. The hook also raises when that goes on below
+    a scale of 1, where the gradients themselves don't fit float16.
+
     Args:
         patience: Losses in a row that may be not finite. Default: none, or 10
-            with a gradient scaler, which skips such steps by itself.
+            with a gradient scaler. As many steps in a row may be skipped by a scaler
+            below 1.
     """
 
     def __init__(self, patience: Optional[int] = None) -> None:
@@ -37,14 +42,18 @@ class FiniteLossHook(Hook):
             raise ValueError(f'patience must be at least 0, got {patience}')
         self.patience = patience
         self.bad_steps = 0
+        self.skipped_steps = 0
+        self._scale = math.inf
         self._features: Any = None
         self._outputs: Any = None
 
     def before_train(self, runner: Runner) -> None:
         """Look over the head's shoulder, and settle the patience."""
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        if scaler is not None:
+            self._scale = scaler.get_scale()
         if self.patience is None:
-            scaled = hasattr(runner.optim_wrapper, 'loss_scaler')
-            self.patience = 10 if scaled else 0
+            self.patience = 0 if scaler is None else 10
         head = getattr(unwrapped(runner.model), 'bbox_head', None)
         if head is not None:
             head.register_forward_hook(self._keep)
@@ -61,6 +70,7 @@ class FiniteLossHook(Hook):
         loss = losses.get('train/loss')
         if loss is None or math.isfinite(loss.current()):
             self.bad_steps = 0
+            self._watch_scale(runner, data_batch)
             self._features = self._outputs = None
             return
         self.bad_steps += 1
@@ -77,21 +87,48 @@ class FiniteLossHook(Hook):
             and 'loss' in name
             and not math.isfinite(value.current())
         }
-        origin = self._origin(unwrapped(runner.model), data_batch)
-        raise NonFiniteLossError(
-            f'epoch {runner.epoch + 1}, iteration {runner.iter + 1}: '
-            + ', '.join(f'{name} is {value}' for name, value in bad.items())
-            + f'. {origin} Likely ways out: a '
-            'smaller lr, a longer warm-up, gradient clipping '
-            '(optim_wrapper.clip_grad). The checkpoints are from before this step: '
-            '--resume goes on from the last one.'
+        raise self._error(
+            runner,
+            data_batch,
+            ', '.join(f'{name} is {value}' for name, value in bad.items()),
+            'the loss overflowed by itself',
+            'gradient clipping (optim_wrapper.clip_grad)',
+        )
+
+    def _watch_scale(self, runner: Runner, data_batch: Any) -> None:
+        """Raise when a scaler has done all it can and steps are still skipped."""
+        optim = runner.optim_wrapper
+        if not hasattr(optim, 'loss_scaler') or not optim.should_update():
+            return
+        # A scaler lowers its scale only when it skips a step.
+        before, self._scale = self._scale, optim.loss_scaler.get_scale()
+        skipped = self._scale < min(before, 1.0)
+        self.skipped_steps = self.skipped_steps + 1 if skipped else 0
+        if self.skipped_steps > self.patience:
+            raise self._error(
+                runner,
+                data_batch,
+                f'the gradients are not finite, even of {self._scale:g} times the loss '
+                f'({self.skipped_steps} steps in a row were skipped)',
+                'the gradients overflowed by themselves',
+                "bfloat16 (optim_wrapper.dtype='bfloat16')",
+            )
+
+    def _error(
+        self, runner: Runner, data_batch: Any, what: str, otherwise: str, way_out: str
+    ) -> NonFiniteLossError:
+        origin = self._origin(unwrapped(runner.model), data_batch, otherwise)
+        return NonFiniteLossError(
+            f'epoch {runner.epoch + 1}, iteration {runner.iter + 1}: {what}. {origin} '
+            f'Likely ways out: a smaller lr, a longer warm-up, {way_out}. The '
+            'checkpoints are from before this step: --resume goes on from the last one.'
         )
 
     def _keep(self, head: nn.Module, inputs: tuple, outputs: Any) -> None:
         if head.training:
             self._features, self._outputs = inputs[0], outputs
 
-    def _origin(self, model: nn.Module, data_batch: Any) -> str:
+    def _origin(self, model: nn.Module, data_batch: Any, otherwise: str) -> str:
         """The first thing in the flow of data that isn't finite."""
         samples = (data_batch or {}).get('data_samples', [])
         paths = [getattr(sample, 'img_path', None) for sample in samples]
@@ -109,8 +146,8 @@ class FiniteLossHook(Hook):
                     f'the batch ({path}).'
                 )
         return (
-            "The image features and the head's outputs are all finite: the loss "
-            f'overflowed by itself (images: {", ".join(map(str, paths))}).'
+            f"The image features and the head's outputs are all finite: {otherwise} "
+            f'(images: {", ".join(map(str, paths))}).'
         )
 
     def _tensors(self, head: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -122,14 +122,28 @@ def test_outputs_that_overflow_end_it_with_a_name(tmp_path, layer, said):
     assert same(dict(model.named_parameters()), before)
 
 
-def test_scores_that_overflow_are_trained_down(tmp_path):
-    """An infinite score has the gradient of a large one, so training mends it."""
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_skipping_for_ever_ends_with_a_name(tmp_path, accumulate):
+    """An infinite score has a finite loss, so that alone would not be noticed."""
     model = detector_with('retina_cls')
-    bias = model.bbox_head.retina_cls.bias.detach().clone()
-    seen = train(tmp_path, model)
-    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
-    assert len(seen) == 13 and not same(seen[0][1], seen[-1][1])
-    assert bool((model.bbox_head.retina_cls.bias < bias).all())
+    weight = model.bbox_head.retina_reg.weight
+    weight.register_hook(lambda gradient: gradient / 0)
+    before = {k: p.detach().clone() for k, p in model.named_parameters()}
+    with pytest.raises(NonFiniteLossError) as error:
+        train(
+            tmp_path,
+            model,
+            init_scale=2.0**-3,
+            epochs=6 * accumulate,
+            accumulative_counts=accumulate,
+        )
+    text = str(error.value)
+    assert f'epoch {6 * accumulate - accumulate // 2}, ' in text
+    assert f'the gradients are not finite, even of {2.0**-14:g} times the loss' in text
+    assert '11 steps in a row were skipped' in text
+    assert 'not finite: the classification output of level 0, image 0' in text
+    assert 'bfloat16' in text
+    assert same(dict(model.named_parameters()), before)
 
 
 def test_the_scale_is_resumed_too(tmp_path):

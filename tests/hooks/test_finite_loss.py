@@ -34,6 +34,22 @@ class Values:
         return self.value
 
 
+class ScaledSteps:
+    """An optimizer wrapper whose loss has one scale after another."""
+
+    def __init__(self, scales, accumulate=1):
+        self.loss_scaler = self
+        self.scales = scales
+        self.accumulate = accumulate
+        self.count = 0
+
+    def get_scale(self):
+        return self.scales[self.count // self.accumulate]
+
+    def should_update(self):
+        return self.count % self.accumulate == 0
+
+
 def setup(poison=None, **options):
     model = nn.Module()
     model.bbox_head = Head()
@@ -120,8 +136,29 @@ def test_patience_counts_losses_in_a_row():
 def test_a_gradient_scaler_gets_patience_by_default():
     hook, runner, _ = setup()
     hook.patience = None
-    runner.optim_wrapper.loss_scaler = object()
+    runner.optim_wrapper = ScaledSteps([1.0])
     hook.before_train(runner)
     assert hook.patience == 10
     with pytest.raises(ValueError, match='patience must be at least 0'):
         FiniteLossHook(patience=-1)
+
+
+def watch(scales, **options):
+    hook, runner, batch = setup(patience=2)
+    optim = runner.optim_wrapper = ScaledSteps(scales, **options)
+    hook.before_train(runner)
+    for _ in range((len(scales) - 1) * optim.accumulate):
+        optim.count += 1
+        step(hook, runner, batch, loss=1.0)
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_scales_in_free_fall(accumulate):
+    said = r'not finite, even of 0\.125 times .*\(3 steps in a row.* \(images: a'
+    with pytest.raises(NonFiniteLossError, match=said):
+        watch([1.0, 0.5, 0.25, 0.125], accumulate=accumulate)
+    # Above 1, which is the scaler's business; and with a step taken in between.
+    watch([65536.0 / 2**n for n in range(19)], accumulate=accumulate)
+    watch(
+        [0.5, 0.5, 0.25, 0.125, 0.125, 0.0625, 0.03125, 0.0625], accumulate=accumulate
+    )
