@@ -18,7 +18,7 @@ def row_blocks(logits: Tensor, block: int) -> Iterator[tuple[slice, slice]]:
     """
     rows, classes, places = logits.shape
     row_step = max(1, block // (classes * max(places, 1)))
-    place_step = max(1, places if row_step > 1 else block // classes)
+    place_step = max(1, block // classes)  # several rows together are whole ones
     for row in range(0, rows, row_step):
         for place in range(0, places, place_step):
             yield slice(row, row + row_step), slice(place, place + place_step)

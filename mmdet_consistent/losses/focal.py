@@ -185,7 +185,7 @@ def _background(
     for part in row_blocks(logits, block):
         x = logits[part[0], :, part[1]]
         cut = x.new_empty((len(x), classes + 1, x.shape[2]), dtype=dtype)
-        torch.clamp(x.to(dtype), -LARGEST_LOGIT, LARGEST_LOGIT, out=cut[:, :classes])
+        torch.clamp(x.to(dtype), max=LARGEST_LOGIT, out=cut[:, :classes])
         # At this logit, term and slope are 0; background marks a row to spare.
         block_labels = labels[:, part[0], part[1]].movedim(0, 1)
         cut.scatter_(1, block_labels, -LARGEST_LOGIT)

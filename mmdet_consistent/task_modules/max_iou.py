@@ -74,13 +74,11 @@ def match_max_iou(
     """
     num_images, num_boxes = len(gt_bboxes), boxes.shape[1]
     shape = (num_images, num_boxes)
-    out = torch.zeros(shape, dtype=torch.bool, device=boxes.device)
-    if usable is not None:
-        out |= ~usable
+    out = None if usable is None else ~usable
     if rule.ignore_iof_thr > 0 and ignore_bboxes is not None:
-        inside = _highest_iof(boxes, ignore_bboxes, rule.ignore_wrt_candidates)
-        out |= inside > rule.ignore_iof_thr
-    out = out if usable is not None or rule.ignore_iof_thr > 0 else None
+        iof = _highest_iof(boxes, ignore_bboxes, rule.ignore_wrt_candidates)
+        inside = iof > rule.ignore_iof_thr
+        out = inside if out is None else out | inside
 
     best = boxes.new_full(shape, -1.0)
     best_index = torch.zeros(shape, dtype=torch.long, device=boxes.device)

@@ -48,6 +48,14 @@ def test_anchors_are_made_once_a_shape_and_equal_the_base_heads():
                     assert torch.equal(a, b)
 
 
+def test_each_device_has_its_own():
+    head = build_head()
+    for device in ('cpu', 'meta', 'cpu'):
+        anchors, flags = head.get_anchors(SIZES, metas(), device=device)
+        assert {a.device.type for levels in anchors for a in levels} == {device}
+        assert {f.device.type for levels in flags for f in levels} == {device}
+
+
 def test_what_is_done_to_the_lists_does_no_harm():
     head = build_head()
     head.get_anchors(SIZES, metas(), device='cpu')[0][1].clear()

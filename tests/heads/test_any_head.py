@@ -96,12 +96,29 @@ def test_the_later_stages_are_conretinanets():
         torch.testing.assert_close(values[0][name], values[1][name])
 
 
+def test_a_loss_need_not_say_how_it_is_reduced():
+    @MODELS.register_module(force=True)
+    class Bare(nn.Module):
+        use_sigmoid = True
+
+        def forward(self, pred, target, weight, avg_factor):
+            return (pred.sum() - 1) * weight.sum() / avg_factor
+
+    loss = dict(loss_cls=dict(type='Bare'))
+    MODELS.register_module(module=make_consistent(MyHead, ('my_deltas',)), force=True)
+    head = build_head('ConsistentMyHead', **loss)
+    losses = head.loss_by_feat(*head(features()), ground_truth(), metas())
+    MODELS.module_dict.pop('Bare')
+    assert losses['loss_cls_s1'].isfinite() and losses['loss_cls_s1'] != 0
+
+
 def test_a_config_names_the_head_and_keeps_its_arguments():
     MODELS.register_module(module=MyHead, force=True)
     head = build_head('Consistent', head='MyHead', box_outputs=['my_deltas'])
     assert isinstance(head, AnyStages) and isinstance(head, MyHead)
     assert head.my_deltas.later_stages
-    with pytest.raises(ValueError, match='no convolution of the name retina_reg or'):
+    words = 'has no convolution of the name retina_reg or'
+    with pytest.raises(ValueError, match=f'^ConsistentMyHead {words}'):
         build_head('Consistent', head='MyHead')
     with pytest.raises(ValueError, match="no head of the name 'NoHead'"):
         build_head('Consistent', head='NoHead')
@@ -174,7 +191,8 @@ def built(tool, name, **options):
 
 
 def test_normalisers_and_weights_that_a_head_does_not_have_are_refused(tool):
-    with pytest.raises(ValueError, match="use cls_normalizer='stage'"):
+    message = "ConsistentATSSHead doesn't say .*; use cls_normalizer='stage'"
+    with pytest.raises(ValueError, match=message):
         built(tool, 'ATSSHead', cls_normalizer='first')
     head = built(tool, 'FreeAnchorRetinaHead', stage_loss_weights=(0.5, 1.0))
     name = 'ConsistentFreeAnchorRetinaHead has no classification part'

@@ -129,6 +129,17 @@ def test_an_assigner_of_ones_own_is_asked():
     assert actual['num_pos_s1'] > 0
 
 
+def test_pretrained_later_stages_are_kept(tmp_path):
+    trained = build_head()
+    torch.nn.init.normal_(trained.retina_reg.later_stages[0].weight)
+    path = tmp_path / 'head.pth'
+    torch.save(dict(state_dict=trained.state_dict()), path)
+    head = build_head(init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+    head.init_weights()
+    for name, value in trained.state_dict().items():
+        assert torch.equal(head.state_dict()[name], value), name
+
+
 def test_a_box_loss_unknown_here_gets_weights_and_normaliser():
     @MODELS.register_module(force=True)
     class WeightedL1(L1Loss):

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from mmdet.models.task_modules import AssignResult, MaxIoUAssigner, RandomSampler
 from mmdet.structures.bbox import bbox_overlaps
@@ -106,6 +107,28 @@ def test_targets_name_each_anchors_own_ground_truth():
     assert int(targets.avg_factor) == 4
     weighted = gts.targets(BOXES, gt_inds, num_classes=3, pos_weight=2.5)
     assert weighted.label_weights.tolist() == [[2.5, 2.5, 1, 0, 2.5], [1, 2.5, 0, 0, 1]]
+
+
+@pytest.mark.parametrize(('pos_weight', 'expected'), [(0, 1.0), (0.5, 0.5), (1, 1.0)])
+def test_what_a_positive_weighs(pos_weight, expected):
+    gt_inds = torch.tensor([[1, 0, -1, 0, 0], [0, 0, 0, 0, 0]])
+    targets = ground_truth().targets(BOXES, gt_inds, 3, pos_weight)
+    assert targets.label_weights[0].tolist() == [expected, 1, 0, 1, 1]
+
+
+@pytest.mark.parametrize('choose_rows', [True, False])
+def test_the_third_image_too_has_its_own_ground_truth(choose_rows):
+    boxes = [[[i, 0, i + 9, 9], [i, 20, i + 9, 29]] for i in (0, 30, 60)]
+    gts = GroundTruth.pad([instances(b, [i, 0]) for i, b in enumerate(boxes)], None)
+    gt_inds = torch.tensor([[2], [1], [2]])
+    targets = gts.targets(BOXES[:1, :1], gt_inds, 3, -1, choose_rows=choose_rows)
+    assert targets.gt_bboxes.tolist() == [boxes[0][1], boxes[1][0], boxes[2][1]]
+    assert targets.labels.tolist() == [[0], [1], [0]]
+
+
+def test_ignore_regions_of_a_single_image():
+    gts = GroundTruth.pad([instances([], [])], [instances([[1, 2, 3, 4]], [0])])
+    assert gts.ignore_bboxes.tolist() == [[[1, 2, 3, 4]]]
 
 
 def test_an_image_without_positives_counts_as_one():

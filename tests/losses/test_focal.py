@@ -38,7 +38,7 @@ CASES = dict(
 @settings(max_examples=60, deadline=None)
 @given(
     **CASES,
-    gamma=st.sampled_from([0.0, 1.0, 2.0, 2.5]),
+    gamma=st.sampled_from([0.0, 1.0, 2.0, 2.5, 3.0]),
     alpha=st.sampled_from([0.0, 0.25, 0.9]),
     block=st.sampled_from([1, 7, 2**15]),
 )
@@ -147,6 +147,29 @@ def test_infinite_logits_cost_much_but_stay_finite():
     assert logits.grad.isfinite().all()
     right = focal_losses(logits[:2], labels[:, :2], torch.ones(1, 2))
     assert right.item() == 0
+
+
+def test_an_infinitely_wrong_positive_costs_much_but_stays_finite():
+    logits = torch.tensor([[-float('inf')]], requires_grad=True)
+    loss = focal_losses(logits, torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1))
+    loss.sum().backward()
+    assert 1e5 < loss.item() < 1e7
+    assert logits.grad.isfinite().all()
+
+
+def test_what_is_small_beside_the_largest_is_not_lost():
+    """In float32, 2²⁴ + 1 is 2²⁴."""
+    count = 1000
+    logits = torch.full((count + 1, 1), 64.0)
+    logits[0] = 2.0**19
+    weights = torch.full((1, count + 1), 2.0**-6)
+    weights[0, 0] = 2.0**5
+    labels = torch.ones((1, count + 1), dtype=torch.long)
+    # Without focusing, background's term at a large logit is the logit.
+    actual = focal_losses(logits, labels, weights, gamma=0.0, alpha=0.0)
+    assert actual.item() == 2**24 + count
+    actual = focal_losses(-logits, 0 * labels, weights, gamma=0.0, alpha=1.0)
+    assert actual.item() == 2**24 + count
 
 
 def test_a_nan_shows_in_the_loss():

@@ -117,6 +117,39 @@ def test_other_rules_are_left_to_mmdet(options):
     )
 
 
+def test_rules_that_can_be_expressed():
+    assert rule_of(MaxIoUAssigner(0.0, 0.0)) == MatchRule(0.0, 0.0, True)
+    older = MaxIoUAssigner(0.5, 0.4)  # mmdet before 3.2
+    vars(older).pop('perm_repeat_gt_cfg', None)
+    assert rule_of(older) == MatchRule(0.5, 0.4, True)
+
+
+@pytest.mark.parametrize('options', [dict(min_pos_iou=-0.1), dict(pos_iou_thr=-0.1)])
+def test_negative_thresholds_are_left_to_mmdet(options):
+    options = dict(dict(pos_iou_thr=0.5, neg_iou_thr=0.4), **options)
+    assert rule_of(MaxIoUAssigner(**options)) is None
+
+
+@pytest.mark.parametrize('iof', [0.0, 0.5, 0.25])
+def test_an_overlap_with_an_ignore_region_of_just_the_threshold(iof):
+    """Not yet ignored; and a threshold of 0 is no rule."""
+    options = dict(pos_iou_thr=0.5, neg_iou_thr=0.4, ignore_iof_thr=iof)
+    boxes = torch.tensor([[0.0, 0, 10, 10], [40, 40, 60, 60]])
+    gt, region = [[40.0, 40, 60, 60]], [[5.0, 0, 20, 10]]
+    expected = MaxIoUAssigner(**options).assign(
+        InstanceData(priors=boxes), instances(gt, [0]), instances(region, [0])
+    )
+    gt_inds, _ = match_max_iou(
+        boxes[None],
+        torch.tensor([gt]),
+        torch.tensor([1]),
+        MatchRule(**options),
+        ignore_bboxes=torch.tensor([region]),
+    )
+    assert gt_inds[0].tolist() == expected.gt_inds.tolist()
+    assert gt_inds[0, 0] == (-1 if iof == 0.25 else 0)
+
+
 def test_a_low_quality_match_does_not_take_what_is_in_an_ignore_region():
     gt = [10.0, 10, 30, 30]
     rule = MatchRule(0.5, 0.4, match_low_quality=True, ignore_iof_thr=0.5)

@@ -6,6 +6,7 @@ from mmdet.models.task_modules import MaxIoUAssigner, PointAssigner
 from mmengine.structures import InstanceData
 
 from mmdet_consistent import SecondPassAssigner
+from mmdet_consistent.task_modules import rule_of
 from tests.heads.helpers import instances
 
 COORDINATE = st.integers(0, 60)
@@ -60,6 +61,18 @@ def test_a_base_assigner_without_an_ignore_rule_leaves_none():
     assigner = SecondPassAssigner()
     assigner.inherit_ignore_rule(PointAssigner())
     assert assigner.rule.ignore_iof_thr <= 0
+
+
+def test_a_subclass_that_assigns_its_own_way_is_asked():
+    class Own(SecondPassAssigner):
+        def assign(self, *args, **kwargs):
+            raise NotImplementedError
+
+    class Same(SecondPassAssigner):
+        pass
+
+    assert rule_of(Own()) is None
+    assert rule_of(Same(0.7)) == SecondPassAssigner(0.7).rule
 
 
 @pytest.mark.parametrize(

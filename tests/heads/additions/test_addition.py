@@ -3,7 +3,7 @@ import torch
 from mmdet.registry import MODELS
 
 from mmdet_consistent.heads.additions import Addition
-from tests.heads.helpers import build_head, features, ground_truth, metas
+from tests.heads.helpers import SAMPLING, build_head, features, ground_truth, metas
 
 
 @MODELS.register_module()
@@ -38,6 +38,41 @@ def head_with_both(reg_stages=2):
     for addition in head.additions:
         addition.calls = calls
     return head, calls
+
+
+@MODELS.register_module()
+class Curious(Addition):
+    """Keeps what it is told of a batch and of its targets."""
+
+    def adjust_targets(self, head, batch, targets):
+        self.batch, self.targets = batch, targets
+        return targets
+
+
+def test_it_is_told_of_the_whole_batch():
+    head = build_head(additions=[dict(type='Curious')])
+    scores, preds = head(features())
+    truth = ground_truth()
+    head.loss_by_feat(scores, preds, truth, metas())
+    batch = head.additions[0].batch
+    assert all(a is b for a, b in zip(batch.cls_scores, scores))
+    assert all(a is b for a, b in zip(batch.bbox_preds, preds))
+    assert [gt is own for gt, own in zip(batch.gts.instances, truth)] == [True] * 2
+    count = head.prior_anchors(scores, metas())[1].shape[1]
+    assert [d.shape for d in batch.deltas] == [(2, count, 4)] * 2
+    assert batch.boxes.shape == (2, count, 4) and batch.usable.shape == (2, count)
+    assert sorted(head.additions[0].targets) == [0, 1]
+
+
+def test_a_samplers_normaliser_is_what_it_chose():
+    sampler = dict(SAMPLING['train_cfg']['sampler'], num=10**6)
+    options = dict(SAMPLING, train_cfg=dict(sampler=sampler))
+    head = build_head(additions=[dict(type='Curious')], **options)
+    head.loss_by_feat(*head(features()), ground_truth(), metas())
+    target = head.additions[0].targets[1]
+    chosen = int((target.label_weights > 0).sum())
+    # As mmdet counts: an image without positives has one.
+    assert target.avg_factor == chosen + 1 > target.positive.sum() + 1
 
 
 @pytest.mark.parametrize('reg_stages', [1, 2, 3])
