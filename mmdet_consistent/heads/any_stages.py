@@ -113,7 +113,7 @@ class AnyStages(ConsistentMixin):
             slower than chaining the decodes of those that are left.
         """
         sizes = [scores.shape[-2:] for scores in cls_scores]
-        stages = self._split_preds(bbox_preds)
+        stages = self.split_preds(bbox_preds)
         stages[0] = self._first_deltas(stages[0])
         levels = []
         for level, deltas in enumerate(zip(*stages)):

@@ -36,11 +36,11 @@ from .label_losses import label_set_losses, masked_sum, sums_over_anchors
 from .level_rows import flatten_levels
 from .options import StageOptions, broadcast, default_assigners
 from .staged_conv import LaterStage, replace_box_output
+from .staged_outputs import StagedOutputs
 from .targets import GroundTruth, StageTargets
-from .variants import mean_score_logits
 
 
-class ConsistentMixin(RememberedAnchors):
+class ConsistentMixin(StagedOutputs, RememberedAnchors):
     """Adds later stages to an mmdet :class:`AnchorHead`.
 
     Use as ``class ConsistentXHead(ConsistentMixin, XHead)``; see
@@ -70,9 +70,6 @@ class ConsistentMixin(RememberedAnchors):
     Raises:
         ValueError: If an option is impossible; says which, and the way out.
     """
-
-    #: Values that the base head's own box output gives for an anchor.
-    first_values = 4
 
     def __init__(
         self,
@@ -201,8 +198,8 @@ class ConsistentMixin(RememberedAnchors):
             ``loss_cls_s1``, ``loss_bbox_s1``, … for the later stages, and
             ``num_pos``, ``num_pos_s1``, … (not optimised).
         """
-        stage_scores = self._split_scores(cls_scores)
-        stage_preds = self._split_preds(bbox_preds)
+        stage_scores = self.split_scores(cls_scores)
+        stage_preds = self.split_preds(bbox_preds)
         losses: dict = {}
         trained = list(range(self.num_stages))  # the stages computed here
         if self.first_rule() is None:
@@ -468,26 +465,6 @@ class ConsistentMixin(RememberedAnchors):
             post_process = partial(addition.post_process, post_process)
         return post_process(*args, **kwargs)
 
-    def merge_scores(self, cls_scores: list[Tensor]) -> list[Tensor]:
-        """The logits that boxes are scored by: as they are, but for a cascade's.
-
-        Args:
-            cls_scores: Of each level, as ``forward`` gives them.
-
-        Returns:
-            Of each level, (N, A·C, H, W); of a cascade, those of the mean of its
-            stages' probabilities (or of the last stage, see :class:`Variant`).
-        """
-        stages = self._split_scores(cls_scores)
-        if len(stages) == 1:
-            return cls_scores
-        if self.variant.scores == 'last':
-            return stages[-1]
-        return [
-            mean_score_logits(list(level), self.use_sigmoid_cls, self.num_classes)
-            for level in zip(*stages)
-        ]
-
     # ------------------------------------------------------------- helpers
 
     @contextmanager
@@ -499,43 +476,6 @@ class ConsistentMixin(RememberedAnchors):
             yield
         finally:
             self.bbox_coder = coder
-
-    def _split_scores(self, cls_scores: list[Tensor]) -> list[list[Tensor]]:
-        """Levels of logits to stages of levels; one stage where all share them."""
-        if not self.variant.own_towers:
-            return [cls_scores]
-        levels = [scores.chunk(self.label_stages, dim=1) for scores in cls_scores]
-        return [list(stage) for stage in zip(*levels)]
-
-    def _split_preds(self, bbox_preds: list[Tensor]) -> list[list[Tensor]]:
-        """Levels of (N, A·S·4, H, W) to stages of levels of (N, A·4, H, W)."""
-        sizes = [self.first_values] + [4] * (self.reg_stages - 1)
-        sizes += [self.extra_values] * bool(self.extra_values)
-        if len(sizes) == 1:
-            return [bbox_preds]
-        levels = [
-            pred.unflatten(1, (-1, sum(sizes))).split(sizes, dim=2)
-            for pred in bbox_preds
-        ]
-        return [
-            [level[stage].flatten(1, 2) for level in levels]
-            for stage in range(self.reg_stages)
-        ]
-
-    def values_of(self, addition: Addition, bbox_preds: list[Tensor]) -> list[Tensor]:
-        """One addition's own values of each level: (N, A, its values, H, W)."""
-        size = self.first_values + 4 * (self.reg_stages - 1) + self.extra_values
-        place = self.place_of(addition)
-        return [pred.unflatten(1, (-1, size))[:, :, place] for pred in bbox_preds]
-
-    def place_of(self, addition: Addition) -> slice:
-        """Where one addition's values are in what is given for an anchor."""
-        start = self.first_values + 4 * (self.reg_stages - 1)
-        for other in self.additions:
-            if other is addition:
-                break
-            start += other.values
-        return slice(start, start + addition.values)
 
 
 def _name(loss: str, stage: int) -> str:

@@ -304,7 +304,7 @@ def test_distributions_are_refined_as_in_loops(tool):
     head, cls, reg = gfl_with_outputs(tool)
     anchors = head.prior_generator.grid_priors(tool.sizes(head), device='cpu')
     composed = head.composed_deltas(cls, reg)
-    stages = head._split_preds(reg)
+    stages = head.split_preds(reg)
     deltas = head._first_deltas(stages[0])
     for level in (1, 4):
         stride = head.prior_generator.strides[level][0]

@@ -150,6 +150,34 @@ def test_an_overlap_with_an_ignore_region_of_just_the_threshold(iof):
     assert gt_inds[0, 0] == (-1 if iof == 0.25 else 0)
 
 
+def match_one(box, gts, rule):
+    gt_inds, _ = match_max_iou(
+        torch.tensor([[box]]), torch.tensor([gts]), torch.tensor([len(gts)]), rule
+    )
+    return gt_inds.item()
+
+
+def test_an_overlap_of_just_the_threshold():
+    box, gts = [0.0, 0, 10, 10], [[0.0, 0, 10, 20]]  # 0.5
+    assert match_one(box, gts, MatchRule(0.5, 0.5)) == 1
+    assert match_one(box, gts, MatchRule(0.6, 0.5)) == -1
+    assert match_one(box, gts, MatchRule(0.6, 0.51)) == 0
+
+
+@pytest.mark.parametrize('gpu_way', [False, True])
+def test_of_equal_ground_truths_the_first_wins_in_another_block_too(
+    monkeypatch, gpu_way
+):
+    monkeypatch.setattr(max_iou, 'is_on_cpu', lambda _: not gpu_way)
+    monkeypatch.setattr(max_iou, 'GPU_BLOCK', 1)
+    far, here = [90.0, 90, 99, 99], [0.0, 0, 10, 10]
+    gts = [far] * 3 + [here] + [far] * 11 + [here] * 2
+    assert match_one([0.0, 0, 10, 9], gts, MatchRule(0.6, 0.5)) == 4
+    # Of those that take a box as their best, mmdet has the last.
+    low = MatchRule(0.95, 0.5, match_low_quality=True)
+    assert match_one([0.0, 0, 10, 9], gts, low) == 17
+
+
 def test_a_low_quality_match_does_not_take_what_is_in_an_ignore_region():
     gt = [10.0, 10, 30, 30]
     rule = MatchRule(0.5, 0.4, match_low_quality=True, ignore_iof_thr=0.5)
