@@ -51,6 +51,20 @@ def test_a_coder_with_other_than_four_deltas_is_refused():
         ChainedBBoxCoder([DELTA, RotatedCoder()])
 
 
+@pytest.mark.parametrize('name', ['target_means', 'target_stds'])
+def test_a_coder_with_other_than_four_of_them_is_refused(name):
+    message = rf'stage 1 has {name}=\(0.5, 0.5, 0.5\); give four numbers'
+    with pytest.raises(ValueError, match=message):
+        ChainedBBoxCoder([DELTA, {**DELTA, name: [0.5] * 3}])
+
+
+def test_mmdet_is_told_how_long_a_row_is():
+    assert ChainedBBoxCoder([DELTA] * 2).encode_size == 8
+    assert ChainedBBoxCoder([DELTA] * 2, extra_values=3).encode_size == 11
+    # mmdet would wrap the boxes otherwise.
+    assert ChainedBBoxCoder([DELTA]).use_box_type is False
+
+
 def test_encoding_is_refused():
     with pytest.raises(NotImplementedError, match='stages'):
         ChainedBBoxCoder([DELTA]).encode(torch.zeros(1, 4), torch.zeros(1, 4))
