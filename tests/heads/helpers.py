@@ -123,11 +123,11 @@ def as_scalars(losses):
 
 
 def assert_refused(words, build, **options):
-    """Building it fails, and the message has all of these words."""
+    """Building it fails, and the message has all of these words; ^: at its start."""
     with pytest.raises(ValueError) as error:
         build(**options)
     for word in words:
-        assert word in str(error.value)
+        assert word in f'^{error.value}'
 
 
 def small_detector(**head_options):

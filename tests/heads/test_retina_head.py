@@ -383,9 +383,16 @@ def test_mmdets_assigners_serve_as_stage_assigners():
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        (dict(label_stages=3, reg_stages=1), ('label_stages=3', 'reg_stages=1')),
-        (dict(label_stages=0), ('label_stages', '0')),
-        (dict(reg_stages=1.5), ('reg_stages', '1.5')),
+        (
+            dict(label_stages=4, reg_stages=2),
+            (
+                'label_stages=4 needs the boxes of 3 regression stages',
+                'but reg_stages=2: set reg_stages to at least 3, '
+                'or label_stages to at most 3',
+            ),
+        ),
+        (dict(label_stages=0), ('^label_stages must be', 'got 0;')),
+        (dict(reg_stages=1.5), ('^reg_stages must be', 'got 1.5;')),
         (dict(stage_loss_weights=(1,)), ('stage_loss_weights', 'label_stages=2')),
         (dict(stage_loss_weights=(0, 0)), ('stage_loss_weights', 'all 0')),
         (dict(stage_loss_weights=(1, -1)), ('stage_loss_weights', '-1')),

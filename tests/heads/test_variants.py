@@ -206,8 +206,12 @@ def test_later_outputs_start_as_rare_as_the_first():
 @pytest.mark.parametrize(
     ('build', 'variant', 'words'),
     [
-        (build_head, 'cascad', ('variant', 'cascad', 'gated_cascade')),
-        (build_head, dict(type='cascade', scores='max'), ('variant.scores', 'max')),
+        (build_head, 'cascad', ('^variant must be', 'cascad', 'gated_cascade')),
+        (
+            build_head,
+            dict(type='cascade', scores='max'),
+            ('^variant.scores must be', 'max'),
+        ),
         (build_head, dict(type='cascade', gat='pixel'), ('gat', 'gate')),
         (build_head, dict(scores='mean'), ('variant', 'type')),
         (build_ssd_head, 'gated_cascade', ('gated_cascade', 'SSD', "'cascade'")),
