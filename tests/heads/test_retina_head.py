@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.hub import get_config
@@ -401,9 +402,9 @@ def test_mmdets_assigners_serve_as_stage_assigners():
         (dict(stage_loss_weights='ab'), ('stage_loss_weights', 'ab')),
         (dict(stage_loss_weights=2.0), ('stage_loss_weights', '2.0')),
         (dict(stage_assigners='SecondPassAssigner'), ('stage_assigners', 'dict(type=')),
-        (dict(stage_assigners=[1]), ('stage_assigners', '[1]')),
+        (dict(stage_assigners=[1]), ('^stage_assigners must', '[1]')),
         (dict(stage_assigners=dict(pos_iou_thr=0.6)), ('stage_assigners', 'type')),
-        (dict(stage_bbox_coders=5), ('stage_bbox_coders', '5')),
+        (dict(stage_bbox_coders=5), ('^stage_bbox_coders must', '5')),
         (
             dict(
                 stage_bbox_coders=dict(
@@ -424,6 +425,12 @@ def test_mmdets_assigners_serve_as_stage_assigners():
 )
 def test_impossible_options_are_refused(options, words):
     assert_refused(words, build_head, **options)
+
+
+def test_with_one_regression_the_base_heads_parts_are_left_alone():
+    head = build_head(reg_stages=1)
+    assert type(head.bbox_coder) is DeltaXYWHBBoxCoder
+    assert type(head.retina_reg) is torch.nn.Conv2d
 
 
 def mmdet_retinanet_configs():
