@@ -187,40 +187,29 @@ def history(args: argparse.Namespace) -> list[str]:
 
 
 def write_page(rows: list, costs: list, about: dict, args: argparse.Namespace) -> None:
-    """The generated page with its CSV file and plots."""
-    write_csv(DOCS / 'speed.csv', rows, about)
-    plot_growth(rows, DOCS)
-    saved = DOCS / 'speed_history.csv'
+    """The generated page with its CSV file: the whole one, or that of a preset."""
+    preset = args.preset[0] if args.preset else None
+    name = f'speed_{preset}' if preset else 'speed'
+    option = f'--preset {preset} ' if preset else ''
+    write_csv(DOCS / f'{name}.csv', rows, about)
     paragraphs = [
-        '# Speed and memory',
-        'Made by `python tools/benchmark.py --write-docs`; all figures are in '
-        '[speed.csv](speed.csv). How it measures: [benchmark.md](../benchmark.md).',
+        f'# Speed: {preset}' if preset else '# Speed and memory',
+        f'Made by `python tools/benchmark.py {option}--write-docs`; all figures are in '
+        f'[{name}.csv]({name}.csv). How it measures: [benchmark.md](../benchmark.md).',
         '\n'.join(f'- {key}: {value}' for key, value in about.items()),
-        *report.targets_section(verdicts(rows, costs)),
-        *report.measurements(rows, pictures=True),
-        *report.cost_section(costs),
-        *report.profile_section(profiles(args)),
-        *report.history_section(read_history(saved) if saved.is_file() else []),
     ]
-    atomic.write(DOCS / 'speed.md', ('\n\n'.join(paragraphs) + '\n').encode())
-
-
-def write_preset_page(
-    name: str, rows: list, costs: list, about: dict, args: argparse.Namespace
-) -> None:
-    """The generated page and CSV file of one preset."""
-    write_csv(DOCS / f'speed_{name}.csv', rows, about)
-    paragraphs = [
-        f'# Speed: {name}',
-        f'Made by `python tools/benchmark.py --preset {name} --write-docs`; all '
-        f'figures are in [speed_{name}.csv](speed_{name}.csv). How it measures: '
-        '[benchmark.md](../benchmark.md).',
-        '\n'.join(f'- {key}: {value}' for key, value in about.items()),
-        *report.measurements(rows, pictures=False),
-        *report.cost_section(costs),
-    ]
+    if not preset:
+        plot_growth(rows, DOCS)
+        paragraphs += report.targets_section(verdicts(rows, costs))
+    paragraphs += report.measurements(rows, pictures=not preset)
+    paragraphs += report.cost_section(costs)
+    if not preset:
+        paragraphs += report.profile_section(profiles(args))
+        saved = DOCS / 'speed_history.csv'
+        if saved.is_file():
+            paragraphs += report.history_section(read_history(saved))
     text = '\n\n'.join(paragraphs) + '\n'
-    atomic.write(DOCS / f'speed_{name}.md', text.encode())
+    atomic.write(DOCS / f'{name}.md', text.encode())
 
 
 def show(paragraphs: list[str]) -> None:
@@ -257,9 +246,7 @@ def main() -> None:
             *report.targets_section(verdicts(rows, costs)),
         ]
     )
-    if args.write_docs and args.preset:
-        write_preset_page(args.preset[0], rows, costs, about, args)
-    elif args.write_docs:
+    if args.write_docs:
         write_page(rows, costs, about, args)
     if old is not None:
         changes = compare(old, rows)
