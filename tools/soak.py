@@ -46,6 +46,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--minutes', type=float, default=30)
+    parser.add_argument(
+        '--rounds', type=int, help='end after so many trainings, if time is left'
+    )
     parser.add_argument('--epochs', type=int, default=100, help='of each training')
     parser.add_argument('--work-dir', default='work_dirs/soak')
     parser.add_argument('--seed', type=int, default=0, help='of the faults')
@@ -255,10 +258,7 @@ class Soak:
 
     def report(self, minutes: float) -> str:
         """The page, in Markdown."""
-        steps = self.memory[-1][0]
-        early = [mb for step, mb in self.memory if 0.2 * steps <= step < 0.4 * steps]
-        late = [mb for step, mb in self.memory if step >= 0.8 * steps]
-        first, last = statistics.median(early), statistics.median(late)
+        steps = self._steps()
         lines = [
             '# Reliability, measured',
             '',
@@ -283,8 +283,9 @@ class Soak:
             f'pointed to | {self.epochs_again} |',
             f'| things that went wrong | {len(self.wrong)} |',
             f'| memory of the peaceful training, steps {0.2 * steps:.0f} to '
-            f'{0.4 * steps:.0f} | {first:.0f} MB |',
-            f'| the same, steps {0.8 * steps:.0f} to {steps} | {last:.0f} MB |',
+            f'{0.4 * steps:.0f} | {self._memory_of(0.2, 0.4)} |',
+            f'| the same, steps {0.8 * steps:.0f} to {steps} '
+            f'| {self._memory_of(0.8, 1.01)} |',
             '',
         ]
         if not self.mounted:
@@ -295,6 +296,16 @@ class Soak:
         lines += [f'- {entry}' for entry in self.wrong]
         lines.append(f'torch {torch.__version__}, Python {sys.version.split()[0]}.')
         return '\n'.join(lines) + '\n'
+
+    def _steps(self) -> int:
+        """Steps of a whole training."""
+        return self.args.epochs * (IMAGES // BATCH)
+
+    def _memory_of(self, low: float, high: float) -> str:
+        """Median of the peaceful training's memory in a part of its steps."""
+        steps = self._steps()
+        part = [mb for step, mb in self.memory if low <= step / steps < high]
+        return f'{statistics.median(part):.0f} MB' if part else 'too short to say'
 
     def _spoilt(self) -> int:
         return len({e.split(':')[0] for e in self.wrong if e.startswith('round')})
@@ -321,7 +332,7 @@ def main() -> None:
     try:
         soak.peaceful()
         print(f'in peace: {time.monotonic() - start:.0f} s', flush=True)
-        while soak.round(end):
+        while soak.rounds != args.rounds and soak.round(end):
             text = soak.report((time.monotonic() - start) / 60)
             atomic.write(soak.base / 'report.md', text.encode())
             print(
