@@ -20,6 +20,7 @@ from mmengine.runner import (
 
 from ..utils import atomic
 from ..utils.checkpoint import CheckpointError, check_resumable, newest_good
+from ..utils.folder_lock import FolderLock
 
 MARKER = 'last_validation'
 
@@ -37,12 +38,14 @@ class SafeCheckpointHook(CheckpointHook):
     * Resuming without a given file (``resume=True``) takes the newest checkpoint
       that loads, and says which were no good and why.
     * A validation that a kill cut off is run again when training resumes.
+    * A second training in the same work folder is refused while the first one runs.
     * Resuming from a file that holds weights only is refused.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._later: Optional[_RemoveLater] = None
+        self._lock: Optional[FolderLock] = None
 
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint to resume from, if it is to be found."""
@@ -74,6 +77,13 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Settle where and how files are written; catch up on a validation."""
+        if is_main_process():
+            self._lock = FolderLock(runner.work_dir)
+            if not self._lock.acquire():
+                runner.logger.warning(
+                    f'files in {runner.work_dir} cannot be locked: take care that no '
+                    'other training writes there'
+                )
         super().before_train(runner)
         if not self.by_epoch and isinstance(runner.train_loop, EpochBasedTrainLoop):
             runner.logger.warning(
@@ -91,6 +101,12 @@ class SafeCheckpointHook(CheckpointHook):
                 for partial in Path(self.out_dir).glob(f'*{atomic.SUFFIX}'):
                     partial.unlink()
         self._validate_if_owed(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Save what mmengine saves last; leave the folder to others."""
+        super().after_train(runner)
+        if self._lock is not None:
+            self._lock.release()
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
         """Keep the best checkpoint, then note that this validation is done."""
