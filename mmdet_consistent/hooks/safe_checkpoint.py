@@ -20,7 +20,7 @@ from mmengine.runner import (
 
 from ..utils import atomic
 from ..utils.checkpoint import CheckpointError, check_resumable, newest_good
-from ..utils.folder_lock import FolderLock
+from ..utils.folder_lock import FolderInUseError, FolderLock
 
 MARKER = 'last_validation'
 
@@ -77,13 +77,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Settle where and how files are written; catch up on a validation."""
-        if is_main_process():
-            self._lock = FolderLock(runner.work_dir)
-            if not self._lock.acquire():
-                runner.logger.warning(
-                    f'files in {runner.work_dir} cannot be locked: take care that no '
-                    'other training writes there'
-                )
+        self._claim_folder(runner)
         super().before_train(runner)
         if not self.by_epoch and isinstance(runner.train_loop, EpochBasedTrainLoop):
             runner.logger.warning(
@@ -115,6 +109,23 @@ class SafeCheckpointHook(CheckpointHook):
         if is_main_process() and isinstance(runner._train_loop, BaseLoop):
             self._marker(runner).parent.mkdir(parents=True, exist_ok=True)
             atomic.write(self._marker(runner), _position(runner).encode())
+
+    def _claim_folder(self, runner: Runner) -> None:
+        """Keep other trainings out, or stop, all ranks together."""
+        refused: list = [None]
+        if is_main_process():
+            self._lock = FolderLock(runner.work_dir)
+            try:
+                if not self._lock.acquire():
+                    runner.logger.warning(
+                        f'files in {runner.work_dir} cannot be locked: take care that '
+                        'no other training writes there'
+                    )
+            except FolderInUseError as error:
+                refused = [error]
+        broadcast_object_list(refused)
+        if refused[0] is not None:
+            raise refused[0]
 
     def _save_checkpoint(self, runner: Runner) -> None:
         with self._removing_last():

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from mmdet_consistent.utils.folder_lock import FolderLock
 from tests.hooks.toy import train_toy_rank
 
 WORLD = 2
@@ -59,3 +60,13 @@ def test_resumed_equals_uninterrupted(tmp_path, options):
     # The validation that was cut off was run again, by all ranks alike.
     validations = [[e for e in log if e[0] == 'val'] for _, log in cut]
     assert validations[0] == validations[1] and len(validations[0]) == 2
+
+
+def test_all_ranks_stop_where_another_training_is(tmp_path):
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    with pytest.raises(mp.ProcessRaisedException, match='is in use by another'):
+        train(tmp_path)
+    assert not list(tmp_path.glob('*.pt*'))
+    lock.release()
+    assert len(train(tmp_path, epochs=1)) == WORLD
