@@ -118,7 +118,7 @@ def test_a_config_names_the_head_and_keeps_its_arguments():
     assert isinstance(head, AnyStages) and isinstance(head, MyHead)
     assert head.my_deltas.later_stages
     words = 'has no convolution of the name retina_reg or'
-    with pytest.raises(ValueError, match=f'^ConsistentMyHead {words}'):
+    with pytest.raises(ValueError, match=f'ConsistentMyHead {words}'):
         build_head('Consistent', head='MyHead')
     with pytest.raises(ValueError, match="no head of the name 'NoHead'"):
         build_head('Consistent', head='NoHead')

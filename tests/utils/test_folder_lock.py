@@ -32,7 +32,8 @@ def holder(tmp_path):
         [sys.executable, '-c', HOLDER, str(tmp_path)],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    child = int(process.stdout.readline())
+    # Some libraries print when they are imported.
+    child = int(next(line for line in process.stdout if line.strip().isdigit()))
     yield process
     process.kill()
     os.kill(child, signal.SIGKILL)
