@@ -122,6 +122,11 @@ def as_scalars(losses):
     }
 
 
+def losses_of(head):
+    """Its losses on the usual features and ground truth."""
+    return as_scalars(head.loss_by_feat(*head(features()), ground_truth(), metas()))
+
+
 def assert_refused(words, build, **options):
     """Building it fails, and the message has all of these words; ^: at its start."""
     with pytest.raises(ValueError) as error:

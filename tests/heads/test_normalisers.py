@@ -9,18 +9,7 @@ import pytest
 import torch
 
 from mmdet_consistent.heads import consistent_mixin
-from tests.heads.helpers import (
-    SAMPLING,
-    as_scalars,
-    build_head,
-    features,
-    ground_truth,
-    metas,
-)
-
-
-def losses(head):
-    return as_scalars(head.loss_by_feat(*head(features()), ground_truth(), metas()))
+from tests.heads.helpers import SAMPLING, build_head, losses_of
 
 
 def with_another(monkeypatch, head, other):
@@ -33,7 +22,7 @@ def with_another(monkeypatch, head, other):
 
     monkeypatch.setattr(consistent_mixin, 'get_world_size', lambda: 2)
     monkeypatch.setattr(consistent_mixin, 'reduce_mean', mean)
-    return losses(head), told
+    return losses_of(head), told
 
 
 KEYS = ('loss_bbox', 'loss_bbox_s1', 'loss_cls', 'loss_cls_s1')
@@ -41,7 +30,7 @@ KEYS = ('loss_bbox', 'loss_bbox_s1', 'loss_cls', 'loss_cls_s1')
 
 def test_normalisers_are_averaged_over_the_processes(monkeypatch):
     head = build_head()
-    alone = losses(head)
+    alone = losses_of(head)
     other = [1001.0, 2002.0, 3003.0, 4004.0]
     shared, [own] = with_another(monkeypatch, head, other)
     assert own.dtype == torch.float32 and own.shape == (4,)
@@ -54,7 +43,7 @@ def test_normalisers_are_averaged_over_the_processes(monkeypatch):
 
 def test_one_normaliser_for_all_labels(monkeypatch):
     head = build_head(cls_normalizer='first')
-    alone = losses(head)
+    alone = losses_of(head)
     shared, [own] = with_another(monkeypatch, head, [1001.0, 2002.0, 1001.0, 2002.0])
     for key, place in zip(KEYS, (0, 1, 0, 0)):
         others = (1001.0, 2002.0)[place]
@@ -65,7 +54,7 @@ def test_one_normaliser_for_all_labels(monkeypatch):
 def test_the_base_heads_normaliser_is_averaged_too(monkeypatch):
     head = build_head(**SAMPLING)  # so stage 0 is the base head's
     torch.manual_seed(0)
-    alone = losses(copy.deepcopy(head))
+    alone = losses_of(copy.deepcopy(head))
     torch.manual_seed(0)
     shared, told = with_another(monkeypatch, head, [500.0, 700.0])
     [first], [own, own_again] = told
@@ -83,10 +72,10 @@ def test_the_base_heads_normaliser_is_averaged_too(monkeypatch):
 @pytest.mark.parametrize('mean', [0.0, 1.5])
 def test_a_normaliser_is_never_below_one(monkeypatch, mean):
     head = build_head()
-    alone = losses(head)
+    alone = losses_of(head)
     monkeypatch.setattr(consistent_mixin, 'get_world_size', lambda: 3)
     monkeypatch.setattr(consistent_mixin, 'reduce_mean', lambda own: 0 * own + mean)
-    shared = losses(head)
+    shared = losses_of(head)
     for key in KEYS:
         own = alone['num_pos_s1' if key.endswith('s1') else 'num_pos'] + 1
         expected = alone[key] * own / max(mean, 1)

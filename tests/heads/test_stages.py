@@ -6,15 +6,18 @@ from mmdet.models.losses import L1Loss
 from mmdet.models.task_modules import MaxIoUAssigner
 from mmdet.registry import MODELS, TASK_UTILS
 
-from tests.heads.helpers import as_scalars, build_head, features, ground_truth, metas
+from tests.heads.helpers import (
+    as_scalars,
+    build_head,
+    features,
+    ground_truth,
+    losses_of,
+    metas,
+)
 from tests.heads.naive import equals_the_naive_reference
 from tests.reference import consistent as reference
 
 STDS = ((0.1, 0.1, 0.2, 0.2), (0.3, 0.2, 0.5, 0.4), (1.0, 0.5, 0.3, 0.1))
-
-
-def losses_of(head):
-    return as_scalars(head.loss_by_feat(*head(features()), ground_truth(), metas()))
 
 
 def test_each_stage_decodes_with_its_own_coder():

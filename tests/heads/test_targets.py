@@ -14,6 +14,18 @@ BOXES = torch.tensor([[*FIRST, FAR], [*SECOND, FAR]], dtype=torch.float32)
 USABLE = torch.tensor([[True] * 5, [True, True, True, False, True]])
 
 
+class Asked(RandomSampler):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        super().__init__(4, 0.25, add_gt_as_proposals=False)
+        self.told = []
+
+    def sample(self, assign_result, pred_instances, gt_instances, **kwargs):
+        self.told.append((assign_result, pred_instances))
+        return super().sample(assign_result, pred_instances, gt_instances, **kwargs)
+
+
 def ground_truth():
     return GroundTruth.pad(
         [
@@ -43,16 +55,10 @@ def test_an_assigner_is_told_each_images_ignore_regions():
 
 
 def test_a_sampler_is_told_what_mmdet_tells_it():
-    gts, asked = ground_truth(), []
-
-    class Asked(RandomSampler):
-        def sample(self, assign_result, pred_instances, gt_instances, **kwargs):
-            asked.append((assign_result, pred_instances))
-            return super().sample(assign_result, pred_instances, gt_instances, **kwargs)
-
+    gts, sampler = ground_truth(), Asked()
     gt_inds = gts.assign(BOXES, USABLE, assigner())
-    gts.sample(BOXES, USABLE, gt_inds, Asked(4, 0.25, add_gt_as_proposals=False))
-    for image, (told, candidates) in enumerate(asked):
+    gts.sample(BOXES, USABLE, gt_inds, sampler)
+    for image, (told, candidates) in enumerate(sampler.told):
         priors = InstanceData(priors=BOXES[image][USABLE[image]])
         mmdets = assigner().assign(priors, gts.instances[image])
         assert told.num_gts == mmdets.num_gts
@@ -60,7 +66,7 @@ def test_a_sampler_is_told_what_mmdet_tells_it():
         assert torch.equal(told.labels, mmdets.labels)
         assert torch.equal(told.max_overlaps, mmdets.max_overlaps)
         assert torch.equal(candidates.priors, priors.priors)
-    assert len(asked) == 2
+    assert len(sampler.told) == 2
 
 
 def test_a_sampler_chooses_as_it_would_in_mmdet():
@@ -158,13 +164,11 @@ def test_ious_of_the_positives_whichever_rows_there_are():
 
 
 def test_a_sampler_is_told_of_an_image_without_objects():
-    gts, asked = GroundTruth.pad([instances([], []), instances([], [])], None), []
-
-    class Asked(RandomSampler):
-        def sample(self, assign_result, pred_instances, gt_instances, **kwargs):
-            asked.append(assign_result.max_overlaps)
-            return super().sample(assign_result, pred_instances, gt_instances, **kwargs)
-
+    gts = GroundTruth.pad([instances([], []), instances([], [])], None)
+    sampler = Asked()
     gt_inds = torch.zeros(USABLE.shape, dtype=torch.long)
-    gts.sample(BOXES, USABLE, gt_inds, Asked(4, 0.25, add_gt_as_proposals=False))
-    assert [told.tolist() for told in asked] == [[0.0] * 5, [0.0] * 4]
+    gts.sample(BOXES, USABLE, gt_inds, sampler)
+    assert [told.max_overlaps.tolist() for told, _ in sampler.told] == [
+        [0.0] * 5,
+        [0.0] * 4,
+    ]

@@ -5,6 +5,7 @@ import gc
 import pytest
 import torch
 
+from mmdet_consistent.utils.soak_training import equal
 from tests.hooks.toy import Killed, train_toy
 
 
@@ -14,11 +15,6 @@ def torch_does_not_wait_long_for_the_workers_of_a_killed_loader():
         patch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', 0.1)
         yield
         gc.collect()
-
-
-def same(first, second):
-    assert first.keys() == second.keys()
-    return all(torch.equal(first[k], second[k]) for k in first)
 
 
 def stop_and_go(folder, kills, **options):
@@ -46,7 +42,7 @@ def test_resumed_equals_uninterrupted(tmp_path, workers, options):
     # In the second epoch; and again, two iterations after having resumed.
     kills = [('before_train_iter', 6), ('after_train_iter', 2)]
     weights, log = stop_and_go(tmp_path / 'cut', kills, **workers, **options)
-    assert same(weights, whole)
+    assert equal(weights, whole)
     expected = {entry[:-1]: entry[-1] for entry in whole_log}
     assert log and all(expected[key] == value for key, value in log.items())
 

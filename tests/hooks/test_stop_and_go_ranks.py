@@ -1,14 +1,15 @@
 """Of several processes one is killed; all go on to what they would have been."""
 
 import multiprocessing
-import socket
 
 import pytest
 import torch
 import torch.multiprocessing as mp
 
 from mmdet_consistent.utils.folder_lock import FolderLock
+from mmdet_consistent.utils.soak_training import equal
 from tests.hooks.toy import train_toy_rank
+from tests.tools.machines import free_port
 
 WORLD = 2
 
@@ -23,12 +24,9 @@ def one_process_imports_mmdet_and_the_others_are_its_forks():
 def train(folder, kill=None, **options):
     """What each rank found: its model's weights and its log."""
     folder.mkdir(exist_ok=True)
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
     mp.start_processes(
         train_toy_rank,
-        (WORLD, port, folder, kill, options),
+        (WORLD, free_port(), folder, kill, options),
         nprocs=WORLD,
         start_method='forkserver',
     )
@@ -50,13 +48,12 @@ def test_resumed_equals_uninterrupted(tmp_path, options):
     cut = train(tmp_path / 'cut', resume=True, **options)
     losses = []
     for (whole_weights, whole_log), (weights, log) in zip(whole, cut):
-        assert weights.keys() == whole_weights.keys()
-        assert all(torch.equal(weights[k], whole_weights[k]) for k in weights)
+        assert equal(weights, whole_weights)
         assert log == whole_log[-len(log) :] and len(log) < len(whole_log)
         losses.append([entry for entry in log if entry[0] == 'train'])
     # Each rank has its own share of the data; the weights are the same.
     assert losses[0] != losses[1]
-    assert all(torch.equal(cut[0][0][k], cut[1][0][k]) for k in cut[0][0])
+    assert equal(cut[0][0], cut[1][0])
     # The validation that was cut off was run again, by all ranks alike.
     validations = [[e for e in log if e[0] == 'val'] for _, log in cut]
     assert validations[0] == validations[1] and len(validations[0]) == 2

@@ -53,7 +53,11 @@ def two_machines() -> Iterator[tuple[list, dict]]:
 
 def on_loopback() -> tuple[list, dict]:
     """Two machines that are none."""
+    return [[], []], dict(MASTER_ADDR='127.0.0.1', PORT=str(free_port()))
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody uses."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
-    return [[], []], dict(MASTER_ADDR='127.0.0.1', PORT=port)
+        return free.getsockname()[1]

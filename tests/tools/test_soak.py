@@ -2,31 +2,23 @@
 
 import json
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from mmdet_consistent.utils.soak_training import equal, outcome
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.tools.test_tools import run
 
 
 @pytest.mark.slow
 def test_a_training_under_faults_ends_as_in_peace(tmp_path):
-    result = subprocess.run(
-        [
-            sys.executable, 'tools/soak.py', '--minutes', '10', '--rounds', '1',
-            '--epochs', '4', '--seed', '3', '--work-dir', str(tmp_path),
-        ],
-        cwd=ROOT, env=dict(os.environ, OMP_NUM_THREADS='1'),
-        capture_output=True, text=True,
+    output = run(
+        sys.executable, 'tools/soak.py', '--minutes', 10, '--rounds', 1,
+        '--epochs', 4, '--seed', 3, '--work-dir', tmp_path,
     )  # fmt: skip
-    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
     report = (tmp_path / 'report.md').read_text()
-    assert report in result.stdout
+    assert report in output
     assert '| 1 of 1 |' in report and '| things that went wrong | 0 |' in report
     # How far the faults come is a matter of time, that there is one isn't.
     assert 'SIG' in report
