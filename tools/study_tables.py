@@ -31,6 +31,7 @@ ROWS = {
     'alpha_0.5': dict(stage_loss_weights=(1.0, 0.5)),
     'refined_labels_only': dict(stage_loss_weights=(0.0, 1.0)),
     'first_normalizer': dict(cls_normalizer='first'),
+    'stage_normalizer': dict(cls_normalizer='stage'),
     'sharper_stds': dict(
         stage_bbox_coders=dict(
             type='DeltaXYWHBBoxCoder', target_stds=[0.5, 0.5, 0.5, 0.5]
@@ -121,6 +122,18 @@ TABLES = {
         'ssd',
         {'baseline': 'baseline', 'consistent': 'consistent'},
         {'baseline': (5, 'r50_baseline'), 'consistent': (5, 'r50_consistent')},
+    ),
+    'normalizer': Table(
+        "Eq. 1's normaliser: one per stage, or one for all",
+        'retinanet',
+        {n: n for n in ('stage_normalizer', 'first_normalizer', 'baseline')},
+        {},
+    ),
+    'normalizer_ssd': Table(
+        "Eq. 1's normaliser: one per stage, or one for all (SSD)",
+        'ssd',
+        {n: n for n in ('stage_normalizer', 'first_normalizer', 'baseline')},
+        {},
     ),
     'wider_head': Table(
         'A wider and deeper head',
