@@ -7,40 +7,27 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-# These need the checkout: its data, its pages, its environment.
-NOT_PACKED = {
-    'compatibility.py',
-    'branch_coverage.py',
-    'docs.py',
-    'fine_tuning.py',
-    'generated.py',
-    'metafile.py',
-    'mutation.py',
-    'mutation_run.py',
-    'paper.py',
-    'pure_configs.py',
-    'quickstart.py',
-    'quickstart.sh',
-    'readme.py',
-    'setup.sh',
-    'soak.py',
-    'study.py',
-    'study_runs.py',
-    'study_tables.py',
-    'test_all.sh',
-    'versions.sh',
-}
+# What only runs in a checkout: set-up, and the quickstart's data.
+CHECKOUT_ONLY = ('setup', 'quickstart')
 
 
 def packed_files() -> list:
     """(file of the checkout, its path below ``mmdet_consistent/.mim``)."""
-    configs = [p for p in (ROOT / 'configs').rglob('*') if p.is_file()]
-    tools = [p for p in (ROOT / 'tools').iterdir() if p.suffix in ('.py', '.sh')]
+    configs = [
+        path
+        for path in (ROOT / 'configs').rglob('*')
+        if path.is_file() and path.parent.name not in CHECKOUT_ONLY
+    ]
+    tools = [
+        path
+        for path in (ROOT / 'tools').iterdir()
+        if path.suffix in ('.py', '.sh') and path.stem not in CHECKOUT_ONLY
+    ]
     files = [ROOT / 'model-index.yml', *configs, *tools]
     return sorted(
         (path, path.relative_to(ROOT))
         for path in files
-        if '__pycache__' not in path.parts and path.name not in NOT_PACKED
+        if '__pycache__' not in path.parts
     )
 
 

@@ -4,16 +4,9 @@ Importing the package registers its heads and task modules with mmdet, so one
 ``custom_imports = dict(imports=['mmdet_consistent'])`` in a config is enough.
 """
 
-from . import compat
 from .datasets import CheckedCocoDataset, CheckedVOCDataset, CheckedXMLDataset
-from .evaluation import CocoIoUMetric, ConsistencyMetric
-from .heads import (
-    ConsistentMixin,
-    ConsistentRetinaHead,
-    ConsistentSSDHead,
-    make_consistent,
-)
-from .hooks import (
+from .engine import compat
+from .engine.hooks import (
     ConfigCheckHook,
     ConsistencyHook,
     FiniteLossHook,
@@ -21,6 +14,13 @@ from .hooks import (
     SafeCheckpointHook,
     SeedHook,
     StageLossWeightHook,
+)
+from .evaluation import CocoIoUMetric, ConsistencyMetric
+from .heads import (
+    ConsistentMixin,
+    ConsistentRetinaHead,
+    ConsistentSSDHead,
+    make_consistent,
 )
 from .task_modules import ChainedBBoxCoder, SecondPassAssigner
 from .utils.configs import config_path, config_root

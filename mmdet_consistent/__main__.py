@@ -32,7 +32,7 @@ def main() -> None:
     if name not in known:
         sys.exit(
             f'there is no tool {name!r} here; there are {", ".join(known)} (in a '
-            'checkout also those that need its data, such as quickstart and study)'
+            'checkout also quickstart, which needs its data)'
         )
     path = str(known[name])
     sys.argv = [path, *sys.argv[2:]]

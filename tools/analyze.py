@@ -25,7 +25,7 @@ from mmdet_consistent.analysis.docs import write_docs
 from mmdet_consistent.analysis.ground_truth import GroundTruth
 from mmdet_consistent.analysis.output import write_analysis, write_coco_results
 from mmdet_consistent.analysis.summary import Model
-from mmdet_consistent.utils.launch import load_config
+from mmdet_consistent.engine.launch import load_config
 
 
 def parse_args() -> argparse.Namespace:

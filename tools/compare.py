@@ -16,12 +16,12 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-from mmdet_consistent.analysis.side_by_side import markdown_table
-from mmdet_consistent.benchmark.timing import alternate, device_clock, summarize
+from mmdet_consistent.engine.launch import explained, load_config
+from mmdet_consistent.engine.safety import add_hooks, add_import
 from mmdet_consistent.utils.atomic import write
 from mmdet_consistent.utils.errors import ConfigError
-from mmdet_consistent.utils.launch import explained, load_config
-from mmdet_consistent.utils.safety import add_hooks, add_import
+from mmdet_consistent.utils.tables import markdown_table
+from mmdet_consistent.utils.timing import alternate, device_clock, summarize
 
 AP_COLUMNS = {
     'AP': 'bbox_mAP',

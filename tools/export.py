@@ -15,9 +15,9 @@ from pathlib import Path
 from mmdet.apis import init_detector
 from mmengine.config import Config, DictAction
 
+from mmdet_consistent.engine.launch import explained
 from mmdet_consistent.export import export_onnx
 from mmdet_consistent.utils.errors import ConfigError
-from mmdet_consistent.utils.launch import explained
 
 
 def parse_args() -> argparse.Namespace:

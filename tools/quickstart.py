@@ -22,9 +22,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import mmdet_consistent
-from mmdet_consistent.analysis.side_by_side import draw_side_by_side, markdown_table
-from mmdet_consistent.hooks import ProgressHook
+from mmdet_consistent.engine.hooks import ProgressHook
 from mmdet_consistent.utils import atomic
+from mmdet_consistent.utils.tables import draw_side_by_side, markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = {

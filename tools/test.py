@@ -13,8 +13,8 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import ConfigDict, DictAction
 from mmengine.runner import Runner
 
-from mmdet_consistent.utils.launch import explained, load_config
-from mmdet_consistent.utils.safety import add_hooks, add_import
+from mmdet_consistent.engine.launch import explained, load_config
+from mmdet_consistent.engine.safety import add_hooks, add_import
 
 
 def parse_args() -> argparse.Namespace:

@@ -14,8 +14,8 @@ import torch
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 
-from mmdet_consistent.utils.launch import explained, load_config
-from mmdet_consistent.utils.safety import make_safe
+from mmdet_consistent.engine.launch import explained, load_config
+from mmdet_consistent.engine.safety import make_safe
 
 
 def parse_args() -> argparse.Namespace:

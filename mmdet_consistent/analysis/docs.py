@@ -6,11 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..utils.tables import markdown_table
 from . import cases, report, tables
 from .charts import INK
 from .ground_truth import GroundTruth
 from .shards import write_text
-from .side_by_side import markdown_table
 from .summary import Summary
 
 MARKS = ('<!-- analysis:begin -->', '<!-- analysis:end -->')

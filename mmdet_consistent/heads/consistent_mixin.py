@@ -28,14 +28,14 @@ from mmengine.dist import get_world_size
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ..losses.layout import flatten_levels
 from ..task_modules import ChainedBBoxCoder, SecondPassAssigner, rule_of
 from ..utils.device import is_on_cpu
-from .additions import Addition, TrainingBatch
+from .addition import Addition, TrainingBatch
 from .anchors import RememberedAnchors
-from .label_losses import label_set_losses, masked_sum, sums_over_anchors
-from .level_rows import flatten_levels
+from .box_output import LaterStage, replace_box_output
+from .cls_loss import label_set_losses, masked_sum, sums_over_anchors
 from .options import StageOptions, broadcast, default_assigners
-from .staged_conv import LaterStage, replace_box_output
 from .staged_outputs import StagedOutputs
 from .targets import GroundTruth, StageTargets
 

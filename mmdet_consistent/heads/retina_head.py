@@ -5,8 +5,8 @@ from mmdet.models.dense_heads import RetinaHead
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from .cls_loss import is_plain_focal, is_plain_quality, keeps_seams
 from .consistent_mixin import ConsistentMixin
-from .label_losses import is_plain_focal, is_plain_quality, keeps_seams
 from .variants import FeatureGate, LaterTower, stack_deltas
 
 

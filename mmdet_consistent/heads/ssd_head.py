@@ -7,9 +7,9 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..losses import mined_losses, softmax_losses
+from ..losses.layout import class_rows, mmdet_order, split_levels
+from .cls_loss import keeps_seams
 from .consistent_mixin import ConsistentMixin
-from .label_losses import keeps_seams
-from .level_rows import class_rows, mmdet_order, split_levels
 from .targets import StageTargets
 from .variants import LaterTower, stack_deltas
 

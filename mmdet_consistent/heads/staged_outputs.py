@@ -7,7 +7,7 @@ each later one of S regression stages, and the additions' E values.
 
 from torch import Tensor
 
-from .additions import Addition
+from .addition import Addition
 from .variants import mean_score_logits
 
 

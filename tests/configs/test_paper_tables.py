@@ -185,7 +185,8 @@ def test_what_is_measured(row):
 
 def test_the_page_is_up_to_date():
     check = subprocess.run(
-        [sys.executable, ROOT / 'tools/paper.py', '--check'],
+        [sys.executable, '-m', 'tools.dev.docs.paper', '--check'],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

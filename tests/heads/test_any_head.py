@@ -23,24 +23,26 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from mmdet_consistent import ConsistentRetinaHead, ConsistentSSDHead, make_consistent
-from mmdet_consistent.heads import ConsistentMixin, any_head, mined_stages
-from mmdet_consistent.heads.any_head import NAMED, REFUSED
-from mmdet_consistent.heads.any_stages import AnyStages, _is_output
-from mmdet_consistent.heads.distribution_stages import (
-    AnchorDistanceBBoxCoder,
-    DistributionStages,
+from mmdet_consistent.heads import ConsistentMixin
+from mmdet_consistent.heads.other import (
+    make_consistent as any_head,
 )
-from mmdet_consistent.heads.mined_stages import YOLACTStages
+from mmdet_consistent.heads.other import (
+    yolact as mined_stages,
+)
+from mmdet_consistent.heads.other.generic import AnyStages, _is_output
+from mmdet_consistent.heads.other.gfl import AnchorDistanceBBoxCoder, DistributionStages
+from mmdet_consistent.heads.other.make_consistent import NAMED, REFUSED
+from mmdet_consistent.heads.other.yolact import YOLACTStages
 from mmdet_consistent.heads.ssd_head import SSDStages
 
 ROOT = Path(__file__).resolve().parents[2]
-OUT_OF_DATE = 'run python tools/compatibility.py'
+OUT_OF_DATE = 'run python -m tools.dev.docs.compatibility'
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'tools')
-    return importlib.import_module('compatibility')
+def tool():
+    return importlib.import_module('tools.dev.docs.compatibility')
 
 
 @pytest.mark.parametrize('name', ['RetinaHead', 'SSDHead', *NAMED])

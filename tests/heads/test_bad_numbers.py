@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmengine.structures import InstanceData
 
-from mmdet_consistent.hooks import FiniteLossHook
+from mmdet_consistent.engine.hooks import FiniteLossHook
 from tests.heads.helpers import IMAGE, as_scalars, build_head, features, metas
 from tests.heads.ssd_helpers import build_ssd_head, ssd_features
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 
-from mmdet_consistent.heads.staged_conv import StagedConv2d
+from mmdet_consistent.heads.box_output import StagedConv2d
 from mmdet_consistent.heads.variants import FeatureGate
 from tests.heads.helpers import (
     as_scalars,

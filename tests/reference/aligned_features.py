@@ -2,7 +2,7 @@
 
 import math
 
-from .consistent import decode
+from tests.reference.consistent import decode
 
 
 def bilinear(image, y, x):

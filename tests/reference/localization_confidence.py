@@ -1,4 +1,4 @@
-"""Localisation confidence in plain loops: its loss, its scores, its suppression."""
+"""Localisation confidence in plain loops: its loss and its scores."""
 
 import math
 
@@ -39,22 +39,3 @@ def confidence_loss(
 def tempered(score, confidence, beta):
     """score^(1 - beta) · confidence^beta."""
     return math.pow(score, 1 - beta) * math.pow(confidence, beta)
-
-
-def iou_guided_nms(boxes, scores, confidences, labels, threshold):
-    """Algorithm 1 of IoU-Net for each class: [(index, score)], most confident first."""
-    kept = []
-    for label in sorted(set(labels)):
-        left = [i for i in range(len(boxes)) if labels[i] == label]
-        while left:
-            first = max(left, key=lambda i: (confidences[i], scores[i]))
-            left.remove(first)
-            score = scores[first]
-            for other in list(left):
-                if box_iou(boxes[first], boxes[other]) > threshold:
-                    score = max(score, scores[other])
-                    left.remove(other)
-            kept.append((first, score))
-    return sorted(
-        kept, key=lambda pair: (confidences[pair[0]], scores[pair[0]]), reverse=True
-    )

@@ -2,7 +2,14 @@
 
 import torch
 
-from .consistent import assign, box_iou, decode, focal, mine, softmax_loss
+from tests.reference.consistent import (
+    assign,
+    box_iou,
+    decode,
+    focal,
+    mine,
+    softmax_loss,
+)
 
 
 def quality_focal(logits, label, quality, beta=2.0):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmdet_consistent.utils.checkpoint import load
+from mmdet_consistent.engine.checkpoint import load
 from tests.tools.machines import two_machines
 
 ROOT = Path(__file__).resolve().parents[2]

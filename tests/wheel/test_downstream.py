@@ -37,9 +37,8 @@ def project(tmp_path, made):
             'shapes_text',
             "__import__('mmdet_consistent').config_path('con_retinanet_r50_fpn.py')",
         ),
-        ([MMDET_TRAIN], 'shapes_pure', None),
     ],
-    ids=['text', 'text under mmdet', 'pure under mmdet'],
+    ids=['ours', 'mmdet'],
 )
 def test_the_example_trains(project, installed, tool, config, base):
     path = project / f'configs/{config}.py'

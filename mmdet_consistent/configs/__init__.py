@@ -1,1 +1,0 @@
-"""Our configs for mmengine's pure-Python style; see docs/downstream.md."""

@@ -1,0 +1,121 @@
+"""Mistakes that mmdet meets late and cryptically, named before training starts."""
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+from ...utils.errors import ConfigError
+from ..architecture import compare, unwrapped
+from ..checkpoint import CheckpointError
+
+
+@HOOKS.register_module()
+class ConfigCheckHook(Hook):
+    """Checks classes and checkpoint against the model.
+
+    * ``num_classes`` of the head against the classes of each data set. (In mmdet a
+      label too large fails inside an operator, one too few trains on silently.)
+    * Classes that the annotation file doesn't know give a data set without a single
+      object.
+    * A checkpoint of another architecture. mmengine loads what fits and logs the
+      rest in one long line. Here it is a table; resuming and testing refuse,
+      and so does ``load_from`` when less than half of the model is in the file.
+      A later stage's regression output and what an addition has of its own may be
+      missing: a baseline's file has none.
+
+    Args:
+        may_be_missing: Parts of parameter names that a checkpoint needn't hold.
+    """
+
+    priority = 'HIGH'
+
+    def __init__(
+        self, may_be_missing: tuple[str, ...] = ('.later_stages.', '.additions.')
+    ) -> None:
+        self.may_be_missing = tuple(may_be_missing)
+
+    def before_run(self, runner: Runner) -> None:
+        """Check every data set that this run has built."""
+        for name in ('train', 'val', 'test'):
+            loop = getattr(runner, f'_{name}_loop')
+            if isinstance(loop, BaseLoop):
+                check_classes(
+                    runner.model, loop.dataloader.dataset, f'{name}_dataloader'
+                )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Say what is missing and left over; refuse what can't be meant."""
+        model = unwrapped(runner.model)
+        result = compare(model, checkpoint.get('state_dict', checkpoint))
+        if not result:
+            return
+        path = runner._load_from
+        table = result.table()
+        needed = [
+            name
+            for name in result.missing
+            if not any(part in name for part in self.may_be_missing)
+        ]
+        total = result.fitting + len(result.missing) + len(result.shapes)
+        if result.fitting * 2 < total:
+            raise CheckpointError(
+                f'{path} holds only {result.fitting} of the {total} parameters of this '
+                f'model: it is of another architecture.\n{table}\n'
+                'Use the config it was trained with'
+            )
+        training = isinstance(runner._train_loop, BaseLoop)
+        if training and not runner._resume:
+            runner.logger.warning(
+                f'{path} fits this model only in part; what differs keeps its '
+                f'initial values:\n{table}'
+            )
+        elif needed or result.shapes or (result.left_over and runner._resume):
+            what = 'resumed from' if training else 'tested'
+            raise CheckpointError(
+                f'{path} does not fit this model and cannot be {what}:\n{table}\n'
+                'Use the config it was trained with'
+                + (', or load_from without resume to fine-tune' if training else '')
+            )
+        else:
+            runner.logger.warning(f'{path} fits this model but for:\n{table}')
+
+
+def check_classes(model: nn.Module, dataset: Any, field: str) -> None:
+    """Compare the classes of a data set with the head's.
+
+    Args:
+        model: The detector, wrapped or not.
+        dataset: The data set; one without class names is not checked.
+        field: Where the config has it, for the message.
+
+    Raises:
+        ConfigError: Naming both numbers and the fields to change.
+    """
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    head = getattr(unwrapped(model), 'bbox_head', None)
+    number = getattr(head, 'num_classes', None)
+    if classes is None or number is None:
+        return
+    if isinstance(classes, str):
+        raise ConfigError(
+            f'{field}.dataset.metainfo.classes={classes!r} is a string, not a tuple of '
+            f'names: with a single class, write classes=({classes!r},)'
+        )
+    if number != len(classes):
+        shown = ', '.join(classes[:5]) + (', …' if len(classes) > 5 else '')
+        raise ConfigError(
+            f'model.bbox_head.num_classes={number}, but {field}.dataset has '
+            f'{len(classes)} classes ({shown}): set num_classes={len(classes)}, or '
+            f"{field}.dataset.metainfo=dict(classes=(...)) to the head's {number} names"
+        )
+    ids = getattr(dataset, 'cat_ids', None)
+    if ids is not None and len(ids) != len(classes):
+        raise ConfigError(
+            f'{getattr(dataset, "ann_file", field)} knows only {len(ids)} of the '
+            f'{len(classes)} classes that {field}.dataset.metainfo.classes names '
+            f'({", ".join(classes)}): the names must be those under "categories" in '
+            'the file'
+        )

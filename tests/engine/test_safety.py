@@ -1,0 +1,85 @@
+import pytest
+from mmengine.config import Config
+
+import mmdet_consistent  # noqa: F401
+from mmdet_consistent.engine.launch import explained
+from mmdet_consistent.engine.safety import check_names, make_safe
+from mmdet_consistent.utils.errors import ConfigError, UserError
+
+
+def config(**fields):
+    dataset = dict(type='CocoDataset', ann_file='a.json')
+    base = dict(
+        model=dict(),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=7)),
+        train_dataloader=dict(dataset=dataset),
+        val_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=dataset)),
+    )
+    return Config(dict(base, **fields))
+
+
+def test_the_safe_parts_take_the_place_of_the_plain_ones():
+    cfg = config(custom_hooks=[dict(type='SeedHook'), dict(type='EMAHook')])
+    make_safe(cfg, 'refuse', 'quick')
+    make_safe(cfg, 'refuse', 'quick')  # a second time changes nothing
+    assert cfg.default_hooks.checkpoint == dict(type='SafeCheckpointHook', interval=7)
+    assert [h.type for h in cfg.custom_hooks] == [
+        'SeedHook',
+        'EMAHook',
+        'ConfigCheckHook',
+        'FiniteLossHook',
+    ]
+    checked = dict(
+        type='CheckedCocoDataset',
+        ann_file='a.json',
+        on_bad_data='refuse',
+        check_images='quick',
+    )
+    assert cfg.train_dataloader.dataset == checked
+    assert cfg.val_dataloader.dataset.dataset == checked
+    assert cfg.custom_imports.imports == ['mmdet_consistent']
+
+
+def test_several_processes_share_batch_norms_statistics():
+    cfg = config(launcher='pytorch')
+    make_safe(cfg)
+    assert cfg.custom_hooks[-1].type == 'SyncBuffersHook'
+
+
+def test_what_the_user_chose_stays():
+    cfg = config(
+        default_hooks=dict(checkpoint=dict(type='MyCheckpointHook')),
+        train_dataloader=dict(dataset=dict(type='MyDataset')),
+        custom_imports=dict(imports=['mine'], allow_failed_imports=False),
+    )
+    make_safe(cfg)
+    assert cfg.default_hooks.checkpoint.type == 'MyCheckpointHook'
+    assert cfg.train_dataloader.dataset == dict(type='MyDataset')
+    assert cfg.custom_imports.imports == ['mine', 'mmdet_consistent']
+    kept = config()
+    make_safe(kept, 'keep')
+    assert kept.train_dataloader.dataset.type == 'CocoDataset'
+
+
+def test_a_misspelt_option_is_refused_with_a_suggestion():
+    names = ['train_cfg.max_epochs', 'model.bbox_head.label_stages', 'load_from']
+    check_names(config(), names)
+    with pytest.raises(ConfigError, match=r"did you mean 'train_dataloader'"):
+        check_names(config(), ['train_dataloder.batch_size'])
+    check_names(config(my_variable=1), ['my_variable'])
+
+
+def test_a_field_misspelt_in_the_file_is_warned_of():
+    check_names(config(max_epochs=3, classes=('cell',), data_root='data'))
+    with pytest.warns(
+        UserWarning, match=r"'optim_wraper': did you mean 'optim_wrapper'"
+    ):
+        check_names(config(optim_wraper=dict()))
+
+
+def test_only_errors_that_explain_themselves_lose_their_traceback():
+    with pytest.raises(SystemExit, match=r'^ConfigError: no such thing$'), explained():
+        raise ConfigError('no such thing')
+    assert issubclass(ConfigError, UserError)
+    with pytest.raises(KeyError), explained():
+        raise KeyError('a bug')

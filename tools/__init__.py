@@ -1,0 +1,1 @@
+"""Programs: those in this folder are for users, those in ``dev/`` for maintainers."""

@@ -1,0 +1,1 @@
+"""Programs for maintainers; see README.md."""
