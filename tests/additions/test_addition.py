@@ -60,7 +60,8 @@ def test_it_is_told_of_the_whole_batch():
     assert [gt is own for gt, own in zip(batch.gts.instances, truth)] == [True] * 2
     count = head.prior_anchors(scores, metas())[1].shape[1]
     assert [d.shape for d in batch.deltas] == [(2, count, 4)] * 2
-    assert batch.boxes.shape == (2, count, 4) and batch.usable.shape == (2, count)
+    assert batch.boxes.shape == (2, count, 4)
+    assert batch.usable.shape == (2, count)
     assert sorted(head.additions[0].targets) == [0, 1]
 
 
@@ -101,7 +102,8 @@ def test_their_losses_stand_beside_the_heads_and_reach_the_output():
     assert {'loss_TwoValues', 'loss_ThreeValues', 'loss_cls_s1'} <= set(losses)
     losses['loss_ThreeValues'].backward()
     grad = head.retina_reg.later_stages[1].bias.grad.view(-1, 5)
-    assert (grad[:, :2] == 0).all() and (grad[:, 2:] > 0).all()
+    assert (grad[:, :2] == 0).all()
+    assert (grad[:, 2:] > 0).all()
 
 
 def test_suppression_goes_through_all_of_them():

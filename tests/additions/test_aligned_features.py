@@ -340,7 +340,7 @@ def test_a_copy_refines_by_its_own_head(kind):
 
 
 @pytest.mark.parametrize(
-    'options, words',
+    ('options', 'words'),
     [
         (dict(reg_stages=1, **ALIGNED), ('reg_stages=1', 'reg_stages to 2')),
         (
@@ -374,7 +374,7 @@ def test_impossible_options_are_refused(options, words):
 
 
 @pytest.mark.parametrize(
-    'wrong, word',
+    ('wrong', 'word'),
     [
         (dict(kernel_size=2), 'kernel_size'),
         (dict(stride=2), 'stride'),

@@ -161,7 +161,8 @@ def test_a_fresh_one_ranks_boxes_as_without(kind):
     plain, head = build_one(), build(kind)
     missing = head.load_state_dict(plain.state_dict(), strict=False)
     assert all('.later_stages.1.' in name for name in missing.missing_keys)
-    assert missing.missing_keys and not missing.unexpected_keys
+    assert missing.missing_keys
+    assert not missing.unexpected_keys
     expected, found = (predict(h, h(inputs())) for h in (plain, head))
     for image in expected:
         image.scores = image.scores**0.4 * 0.5**0.6
@@ -246,7 +247,8 @@ def test_nothing_found(kind):
     head = build(kind)
     cfg = ConfigDict(head.test_cfg, score_thr=0.999999)
     for image in predict(head, outputs(head), cfg=cfg, rescale=True):
-        assert len(image) == 0 and image.bboxes.shape == (0, 4)
+        assert len(image) == 0
+        assert image.bboxes.shape == (0, 4)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -282,10 +284,12 @@ def test_bad_numbers_cost_nothing(bad):
 
     # The second regression runs away: the positive has no final box.
     found, grad = with_bad(positive.nonzero()[0], slice(4, 8))
-    assert 0 < found < loss and torch.isfinite(grad).all()
+    assert 0 < found < loss
+    assert torch.isfinite(grad).all()
     # The confidence of an anchor that isn't positive.
     found, grad = with_bad((~positive).nonzero()[0], -1)
-    assert torch.equal(found, loss) and torch.isfinite(grad).all()
+    assert torch.equal(found, loss)
+    assert torch.isfinite(grad).all()
 
 
 @pytest.mark.parametrize('kind', KINDS)

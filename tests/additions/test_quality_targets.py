@@ -100,7 +100,8 @@ def test_a_box_that_runs_away_fits_nothing(bad):
         assert (target.quality[:, there] == 0).all()
         assert torch.equal(target.positive, before[stage].positive)
         assert torch.equal(target.label_weights, before[stage].label_weights)
-    assert losses['loss_cls'].isfinite() and losses['loss_cls_s1'].isfinite()
+    assert losses['loss_cls'].isfinite()
+    assert losses['loss_cls_s1'].isfinite()
 
 
 @pytest.mark.parametrize('stages', [(1, 1), (2, 2), (3, 2)])
@@ -108,7 +109,8 @@ def test_without_positives_there_is_a_graph(stages):
     head = build(stages=stages)
     losses = losses_of(head, head(features()), NOTHING)
     total(losses).backward()
-    assert losses['num_pos'] == 0 and losses['loss_bbox'] == 0
+    assert losses['num_pos'] == 0
+    assert losses['loss_bbox'] == 0
     assert all(p.grad is not None for p in head.parameters())
 
 

@@ -75,7 +75,8 @@ def test_with_weights_of_1_nothing_changes(kind):
     plain, soft = build_one(), build(kind, floor=1.0, assigner=(0.6, 0.5))
     assert plain.state_dict().keys() == soft.state_dict().keys()
     expected, found = (losses_of(h, h(inputs())) for h in (plain, soft))
-    assert expected['num_pos_s1'] > 0 and expected.keys() == found.keys()
+    assert expected['num_pos_s1'] > 0
+    assert expected.keys() == found.keys()
     for key, value in expected.items():
         assert torch.equal(found[key], value), key
 
@@ -103,7 +104,8 @@ def test_the_first_normaliser_stays(normalizer):
     head.label_losses = spy
     losses_of(head, head(features()))
     weights = seen[1].label_weights[seen[1].positive]
-    assert len(weights) > 3 and (weights < 1).any()
+    assert len(weights) > 3
+    assert (weights < 1).any()
     # The second image has no object, and counts as one.
     expected = {'stage': weights.sum() + 1, 'first': seen[0].avg_factor}
     torch.testing.assert_close(

@@ -63,7 +63,8 @@ def test_a_box_that_nms_keeps_is_not_lost():
 def test_an_object_that_nothing_competes_for():
     outputs, _ = figure_2()
     rows = collect.object_rows(7, outputs, truth([[100, 100, 110, 110]], [0]))
-    assert np.isnan(rows['loss']).all() and np.isnan(rows['win_score']).all()
+    assert np.isnan(rows['loss']).all()
+    assert np.isnan(rows['win_score']).all()
     assert len(collect.object_rows(7, outputs, truth(np.zeros((0, 4)), []))['gt']) == 0
 
 
@@ -82,7 +83,8 @@ def test_ious_before_and_after_and_who_changes_object():
     assert changed_object(rows) == pytest.approx(0.5)
 
     counts = collect.anchor_counts(ious)
-    assert counts.shape == (2, 100) and counts.sum(axis=1).tolist() == [3, 3]
+    assert counts.shape == (2, 100)
+    assert counts.sum(axis=1).tolist() == [3, 3]
     assert positives(counts, 0.8).tolist() == [2, 2]
     assert positives(counts, 0.85).tolist() == [0, 1]
     assert positives(counts, 0.0).tolist() == [3, 3]

@@ -65,7 +65,8 @@ def test_rows_are_complete_and_bounded(collected):
     number = sum(len(truth.of_image(i).countable().boxes) for i in ids)
     assert len(objects['gt']) == number
     known = ~np.isnan(objects['loss'])
-    assert known.any() and (objects['loss'][known] >= 0).all()
+    assert known.any()
+    assert (objects['loss'][known] >= 0).all()
 
 
 def test_detections_are_those_of_the_model(collected):
@@ -100,7 +101,8 @@ def test_a_stopped_collection_goes_on(collected, monkeypatch):
     store, _ = detector.collect_detector(
         'ours', cfg, weights, folder / 'parts', **options
     )
-    assert len(store.paths) == 3 and store.image_ids() == whole.image_ids()
+    assert len(store.paths) == 3
+    assert store.image_ids() == whole.image_ids()
     for name in ('detections', 'oracle', 'anchors', 'objects', 'counts'):
         again, once = store.load(name), whole.load(name)
         assert list(again) == list(once)
@@ -134,7 +136,8 @@ def test_a_detector_without_anchors_gives_its_detections(tmp_path, capsys):
     assert 'FCOSHead has no anchors' in capsys.readouterr().err
     assert len(store.load('detections')['score']) > 0
     model = Model.from_store('fcos', store)
-    assert model.num_stages == 0 and model.anchors == {}
+    assert model.num_stages == 0
+    assert model.anchors == {}
     assert 'AP' in summarize(model, truth).scalars
 
 

@@ -60,8 +60,11 @@ def test_figure_3(summary):
     assert rows['0.500'] == ['2.0', '2.0', '3.0']
     assert rows['0.750'] == ['–', '1.0', '2.0']
     grid = drawn['before-after-m0-step1'].series[0].y
-    assert grid.shape == (40, 40) and grid.sum() == 100
-    assert grid[24, 28] == 1 and grid[24, 36] == 1 and grid[0, 0] == 97
+    assert grid.shape == (40, 40)
+    assert grid.sum() == 100
+    assert grid[24, 28] == 1
+    assert grid[24, 36] == 1
+    assert grid[0, 0] == 97
     assert drawn['before-after-m0-step2'].series[0].y[28, 36] == 1
 
 
@@ -74,7 +77,8 @@ def test_figure_5(summary):
     assert numbers(drawn['score-mean'])['0.425'] == ['–']
     # Input IoU 0.62: outputs 0.72 and 0.92. The second step starts at 0.72.
     mean, spread = numbers(drawn['place-mean']), numbers(drawn['place-spread'])
-    assert mean['0.625'] == ['0.820', '–'] and spread['0.625'] == ['0.100', '–']
+    assert mean['0.625'] == ['0.820', '–']
+    assert spread['0.625'] == ['0.100', '–']
     assert mean['0.725'] == ['–', '0.920']
     assert mean['0.325'] == ['0.320', '0.620']
 
@@ -82,10 +86,12 @@ def test_figure_5(summary):
 def test_figure_1_and_the_errors(summary):
     drawn = by_key(figures.accuracy([summary]))
     ap = numbers(drawn['ap'])
-    assert ap['AP50'] == ['100.0'] and ap['AP90'] == ['0.0']
+    assert ap['AP50'] == ['100.0']
+    assert ap['AP90'] == ['0.0']
     # At 0.65 only the second is right: precision 1/2 up to a recall of 1/2.
     curve = numbers(drawn['ap-by-iou'])
-    assert curve['0.600'] == ['100.0'] and curve['0.850'] == ['0.0']
+    assert curve['0.600'] == ['100.0']
+    assert curve['0.850'] == ['0.0']
     assert curve['0.650'] == [f'{100 * 51 / 101 / 2:.1f}']
     assert all(row == ['0.00'] for row in numbers(drawn['errors']).values())
     oracles = numbers(drawn['oracles'])
@@ -117,7 +123,8 @@ def test_single_numbers(summary):
 def test_tables_by_class_and_size(summary):
     header, rows = tables.class_table([summary], ['cell'])
     assert header == ['class', 'objects', 'AP', 'AP50', 'AP75', 'oLRP']
-    assert rows[0][:2] == ['cell', 2] and rows[0][3] == pytest.approx(100)
+    assert rows[0][:2] == ['cell', 2]
+    assert rows[0][3] == pytest.approx(100)
     # oLRP: (0.4/0.5 + 0.2/0.5) / 2 with both.
     assert rows[0][5] == pytest.approx(60)
     sizes = tables.size_table([summary])[1]

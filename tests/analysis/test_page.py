@@ -83,10 +83,13 @@ def test_files_are_there(page):
 def test_the_page_needs_nothing_else(page):
     text = (page / 'report.html').read_text()
     text = re.sub(r'xmlns(:xlink)?="[^"]+"', '', text)
-    assert 'http://' not in text and 'https://' not in text
+    assert 'http://' not in text
+    assert 'https://' not in text
     links = re.findall(r'\b(?:src|href)="([^"]*)"', text)
-    assert links and all(link.startswith(('#', 'data:')) for link in links)
-    assert '@import' not in text and '<link rel="stylesheet"' not in text
+    assert links
+    assert all(link.startswith(('#', 'data:')) for link in links)
+    assert '@import' not in text
+    assert '<link rel="stylesheet"' not in text
 
 
 def test_ids_are_unique_and_references_meet(page):
@@ -105,7 +108,8 @@ def test_those_who_do_not_see_it_are_told(page):
     for picture in pictures:
         assert 'role="img"' in picture
         assert 'aria-label="' in picture or picture.endswith('<title')
-    assert 'one &amp; &lt;only&gt;' in text and '<only>' not in text
+    assert 'one &amp; &lt;only&gt;' in text
+    assert '<only>' not in text
     assert text.count('<details>') == text.count('class="chart')
     assert 'Of three only detections are known' in text
 
@@ -118,7 +122,8 @@ def test_a_chart_its_table_and_its_words_agree():
     root = ElementTree.fromstring(svg(chart))
     assert root[0].text == chart.alt()
     lines = [e for e in root.iter() if e.get('class') == 'of-m0']
-    assert len(lines) >= 1 and 'var(--m0)' in ElementTree.tostring(lines[0]).decode()
+    assert len(lines) >= 1
+    assert 'var(--m0)' in ElementTree.tostring(lines[0]).decode()
 
 
 def test_density_table_sums_quarters():
@@ -126,7 +131,8 @@ def test_density_table_sums_quarters():
     grid[0, 7], grid[7, 7], grid[6, 7] = 3, 1, 1
     chart = Chart('d', 't', 'c', 'in', 'out', [Series(0, 'm', (), grid)], 'density')
     rows = chart.table()[1]
-    assert rows[0][1:] == ['0', '0', '0', '3'] and rows[3][1:] == ['0', '0', '0', '2']
+    assert rows[0][1:] == ['0', '0', '0', '3']
+    assert rows[3][1:] == ['0', '0', '0', '2']
 
 
 @pytest.fixture(scope='module')
@@ -238,8 +244,10 @@ def test_the_best_goes_into_a_markdown_page(page, summaries, tmp_path):
     )
     write_docs(models, truth, page, text, 'the command')
     written = text.read_text()
-    assert written.startswith('before\n') and written.endswith('\nafter')
-    assert 'stale' not in written and '`the command`: 12 images' in written
+    assert written.startswith('before\n')
+    assert written.endswith('\nafter')
+    assert 'stale' not in written
+    assert '`the command`: 12 images' in written
     pictures = re.findall(r'<img src="([^"]+)" alt="[^"]+"', written)
     pictures += re.findall(r'!\[[^\]]+\]\(([^)]+)\)', written)
     assert len(pictures) == 8  # six charts, a case of each model with anchors

@@ -171,7 +171,8 @@ def test_nearest_ground_truth(chunk):
     torch.testing.assert_close(iou, torch.tensor([1.0, 0, 1.0]))
     assert index.tolist() == [1, -1, 0]
     iou, index = nearest(boxes, gts[:0], chunk)
-    assert iou.tolist() == [0, 0, 0] and index.tolist() == [-1] * 3
+    assert iou.tolist() == [0, 0, 0]
+    assert index.tolist() == [-1] * 3
 
 
 def test_nms_by_true_iou_keeps_the_better_box():

@@ -159,5 +159,7 @@ def test_builds_trains_and_predicts(path):
         found = result.pred_instances
         assert 0 < len(found) <= cfg.model.test_cfg.max_per_img
         assert torch.isfinite(found.scores).all()
-        assert found.bboxes.min() >= 0 and found.bboxes.max() <= size
-        assert found.labels.min() >= 0 and found.labels.max() < 80
+        assert found.bboxes.min() >= 0
+        assert found.bboxes.max() <= size
+        assert found.labels.min() >= 0
+        assert found.labels.max() < 80

@@ -57,7 +57,8 @@ def test_good_data_have_no_problem(tmp_path):
     content = bad_data.coco(tmp_path)
     path = bad_data.save(tmp_path, content)
     cleaned, problems, size = check_coco_set(str(path), str(tmp_path / 'images'))
-    assert not problems and cleaned == content
+    assert not problems
+    assert cleaned == content
     assert size == '3 images, 6 objects'
 
 
@@ -193,16 +194,19 @@ def test_voc_boxes(tmp_path, box, kind, effect):
     bad_data.voc(tmp_path)
     problem, size = check_voc_one(tmp_path, boxes=[(4, 4, 14, 14), box])
     assert (problem.kind, problem.effect) == (kind, effect)
-    assert problem.file.endswith('n1.xml') and problem.where == 'object 1 (cell)'
+    assert problem.file.endswith('n1.xml')
+    assert problem.where == 'object 1 (cell)'
     assert size == f'3 images, {6 if effect == KEPT else 5} good objects'
 
 
 def test_voc_names_and_sizes(tmp_path):
     bad_data.voc(tmp_path)
     problem, _ = check_voc_one(tmp_path, boxes=[(4, 4, 9, 9)], label='dog')
-    assert problem.kind == 'unknown category' and "'dog'" in problem.detail
+    assert problem.kind == 'unknown category'
+    assert "'dog'" in problem.detail
     problem, _ = check_voc_one(tmp_path, boxes=[(4, 4, 9, 9)], width=None)
-    assert problem.effect == KEPT and '64 × 48' in problem.detail
+    assert problem.effect == KEPT
+    assert '64 × 48' in problem.detail
     problem, _ = check_voc_one(tmp_path, boxes=[(4, 4, 9, 9)], width=10)
     assert problem.kind == 'image size differs'
 
@@ -250,7 +254,8 @@ def test_wrapped_and_joined_data_sets_of_a_config(tmp_path):
     (_, good, _), (_, bad, _) = check_dataset_config(config)
     assert not good
     # VOC's own classes are known without the config's saying so.
-    assert {p.kind for p in bad} == {'unknown category'} and len(bad) == 6
+    assert {p.kind for p in bad} == {'unknown category'}
+    assert len(bad) == 6
     with pytest.raises(DataError, match='all that can be checked'):
         list(check_dataset_config(dict(ann_file='a.csv')))
 

@@ -66,7 +66,8 @@ def test_good_data_load_as_mmdet_loads_them(tmp_path, kind):
             **options,
         )
     )
-    assert not checked.problems and len(checked) == len(mmdets) == 3
+    assert not checked.problems
+    assert len(checked) == len(mmdets) == 3
     assert [checked.get_data_info(i) for i in range(3)] == [
         mmdets.get_data_info(i) for i in range(3)
     ]
@@ -82,7 +83,8 @@ def test_a_bad_box_is_left_out(tmp_path, kind, test_mode):
     (problem,) = dataset.problems
     assert problem.where.startswith('object')
     boxes = dataset[1]['data_samples'].gt_instances.bboxes.tensor
-    assert boxes.isfinite().all() and len(boxes) == 1
+    assert boxes.isfinite().all()
+    assert len(boxes) == 1
     assert tmp_path.name in dataset.ann_file  # not that of the cleaned copy
 
 
@@ -104,7 +106,8 @@ def test_a_bad_image_is_left_out_of_training_and_refused_in_a_test(tmp_path, kin
     bad_data.spoil_image(path, 'truncated')
     dataset = build(tmp_path, kind)
     assert [dataset[i]['inputs'].shape[0] for i in range(2)] == [3, 3]
-    assert len(dataset) == 2 and dataset.problems[0].kind == 'truncated image'
+    assert len(dataset) == 2
+    assert dataset.problems[0].kind == 'truncated image'
     with pytest.raises(DataError, match='would change the result'):
         build(tmp_path, kind, test_mode=True)
 
@@ -166,14 +169,16 @@ def test_a_subclass_of_the_users_own(tmp_path):
         data_prefix=dict(img='images/'),
         metainfo=dict(classes=('cell',)),
     )
-    assert len(dataset) == 2 and len(dataset.problems) == 1
+    assert len(dataset) == 2
+    assert len(dataset.problems) == 1
 
 
 def test_a_name_twice_in_the_list(tmp_path):
     bad_data.voc(tmp_path)
     (tmp_path / 'ImageSets/Main/train.txt').write_text('n0\nn1\nn0\n')
     dataset = build(tmp_path, 'voc')
-    assert len(dataset) == 2 and dataset.problems[0].kind == 'duplicate image id'
+    assert len(dataset) == 2
+    assert dataset.problems[0].kind == 'duplicate image id'
 
 
 @pytest.mark.parametrize('option', ['on_bad_data', 'check_images'])

@@ -64,5 +64,9 @@ def test_the_bccd_copy_is_whole(split, count):
     assert all((root / 'images' / i['file_name']).is_file() for i in coco['images'])
     for annotation in coco['annotations']:
         x, y, w, h = annotation['bbox']
-        assert w > 0 and h > 0 and x >= 0 and y >= 0
-        assert x + w <= 320.01 and y + h <= 240.01
+        assert w > 0
+        assert h > 0
+        assert x >= 0
+        assert y >= 0
+        assert x + w <= 320.01
+        assert y + h <= 240.01

@@ -116,7 +116,8 @@ def test_gradients_that_overflow_cost_a_step_each_and_nothing_else(tmp_path, opt
         assert all(bool(torch.isfinite(value).all()) for value in after.values())
     # The first ones, until the scale fits; then all is well.
     count = sum(skipped)
-    assert 0 < count < len(skipped) and all(skipped[:count])
+    assert 0 < count < len(skipped)
+    assert all(skipped[:count])
 
 
 @pytest.mark.parametrize(
@@ -168,4 +169,5 @@ def test_the_scale_is_resumed_too(tmp_path):
         train_toy(tmp_path / 'cut', kill=('before_train_iter', 7), **options)
     resumed, log = train_toy(tmp_path / 'cut', resume=True, **options)
     assert equal(resumed, whole)
-    assert log == whole_log[-len(log) :] and len(log) < len(whole_log)
+    assert log == whole_log[-len(log) :]
+    assert len(log) < len(whole_log)

@@ -171,7 +171,8 @@ def test_the_first_good_one_is_found(tmp_path):
     files = [tmp_path / f'{name}.pth' for name in ('bad', 'weights', 'good')]
     found, problems = newest_good(files)
     assert found == files[2]
-    assert 'bad.pth' in problems[0] and 'weights.pth has no meta' in problems[1]
+    assert 'bad.pth' in problems[0]
+    assert 'weights.pth has no meta' in problems[1]
     assert newest_good(files[:1])[0] is None
 
 
@@ -183,7 +184,8 @@ def test_what_differs_between_file_and_model_is_a_table():
     del file['module.1.bias'], file['module.1.num_batches_tracked']
     file['head.weight'] = torch.zeros(1)
     result = compare(model, file)
-    assert result.fitting == 4 and result.left_over == ['head.weight']
+    assert result.fitting == 4
+    assert result.left_over == ['head.weight']
     assert [line.split() for line in result.table().splitlines()[1:]] == [
         ['1', 'missing', 'bias'],
         ['head', 'left', 'over:', 'weight', '-'],

@@ -122,7 +122,8 @@ def test_ground_truth_comes_before_all():
 def test_a_finite_loss_passes_and_holds_no_memory():
     hook, runner, batch = setup()
     step(hook, runner, batch, loss=0.5)
-    assert hook._outputs is None and hook._features is None
+    assert hook._outputs is None
+    assert hook._features is None
 
 
 def test_patience_counts_losses_in_a_row():

@@ -54,7 +54,8 @@ def test_resuming_falls_back_to_the_last_good_one_and_says_so(tmp_path, damage, 
     _, log = train_toy(tmp_path, epochs=4, resume=True)
     assert log[0][1] == 8
     said = capsys.readouterr().out
-    assert 'not resuming from' in said and 'epoch_3.pth' in said
+    assert 'not resuming from' in said
+    assert 'epoch_3.pth' in said
     assert f'going back to the last good one: {tmp_path}/epoch_2.pth' in said
 
 
@@ -131,4 +132,5 @@ def test_a_full_disk_is_named_and_spoils_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'fsync', full)
     with pytest.raises(OSError, match=r'No space left.*writing 0.0 MB with .* MB free'):
         atomic.write(path, b'new')
-    assert path.read_bytes() == b'old' and list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b'old'
+    assert list(tmp_path.iterdir()) == [path]

@@ -90,14 +90,16 @@ def test_the_weight_rises_with_the_training(tmp_path):
     assert seen[-1][0] == (1.0, 0.5, 2.0)
     lines = log_lines(tmp_path)
     assert [line['alpha'] for line in lines] == pytest.approx(factors)
-    assert 'loss_cls_s1' not in lines[0] and 'loss_cls_s1' in lines[1]
+    assert 'loss_cls_s1' not in lines[0]
+    assert 'loss_cls_s1' in lines[1]
 
 
 def test_a_resumed_training_is_the_interrupted_one(tmp_path):
     whole = train(tmp_path / 'whole')
     first = train(tmp_path / 'parts', stop_at=8)
     rest = train(tmp_path / 'parts', resume=True)
-    assert len(first) == 8 and len(rest) == 6  # from the checkpoint after epoch 2
+    assert len(first) == 8
+    assert len(rest) == 6
     assert first[:6] + rest == whole
 
 

@@ -44,7 +44,8 @@ def test_resumed_equals_uninterrupted(tmp_path, workers, options):
     weights, log = stop_and_go(tmp_path / 'cut', kills, **workers, **options)
     assert equal(weights, whole)
     expected = {entry[:-1]: entry[-1] for entry in whole_log}
-    assert log and all(expected[key] == value for key, value in log.items())
+    assert log
+    assert all(expected[key] == value for key, value in log.items())
 
 
 def test_every_epoch_and_rank_has_its_own_random_numbers():

@@ -49,14 +49,16 @@ def test_resumed_equals_uninterrupted(tmp_path, options):
     losses = []
     for (whole_weights, whole_log), (weights, log) in zip(whole, cut):
         assert equal(weights, whole_weights)
-        assert log == whole_log[-len(log) :] and len(log) < len(whole_log)
+        assert log == whole_log[-len(log) :]
+        assert len(log) < len(whole_log)
         losses.append([entry for entry in log if entry[0] == 'train'])
     # Each rank has its own share of the data; the weights are the same.
     assert losses[0] != losses[1]
     assert equal(cut[0][0], cut[1][0])
     # The validation that was cut off was run again, by all ranks alike.
     validations = [[e for e in log if e[0] == 'val'] for _, log in cut]
-    assert validations[0] == validations[1] and len(validations[0]) == 2
+    assert validations[0] == validations[1]
+    assert len(validations[0]) == 2
 
 
 def test_all_ranks_stop_where_another_training_is(tmp_path):

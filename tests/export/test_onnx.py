@@ -146,7 +146,8 @@ def assert_same_set(found, expected):
     apart = np.abs(found[:, None] - expected[None])
     tolerance = np.array([1e-4] * 6) * np.maximum(1, np.abs(expected))
     twins = (apart <= tolerance).all(axis=2)
-    assert twins.any(axis=0).all() and twins.any(axis=1).all(), apart.max(2).min(1)
+    for axis in (0, 1):
+        assert twins.any(axis=axis).all(), apart.max(2).min(1)
 
 
 @pytest.fixture(scope='module')
@@ -180,11 +181,12 @@ def test_with_suppression_equals_mmdet(exported, kind):
                 rows(boxes[i, :count], scores[i, :count], labels[i, :count]),
                 rows(*(found[k].numpy() for k in ('bboxes', 'scores', 'labels'))),
             )
-            assert (labels[i, count:] == -1).all() and (scores[i, count:] == 0).all()
+            assert (labels[i, count:] == -1).all()
+            assert (scores[i, count:] == 0).all()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ('consistent', 'cascade'))
+@pytest.mark.parametrize('kind', ['consistent', 'cascade'])
 def test_without_suppression_gives_every_anchor(exported, kind):
     detector, session = exported(kind, nms=False)
     for shape in SSD_SHAPES if 'ssd' in kind else RETINA_SHAPES:
@@ -192,7 +194,8 @@ def test_without_suppression_gives_every_anchor(exported, kind):
         boxes, scores = session.run(None, dict(images=images, sizes=sizes))
         assert scores.shape == (len(images), boxes.shape[1], 3)
         limit = sizes[:, None, ::-1]
-        assert (boxes >= 0).all() and (boxes <= np.tile(limit, (1, 1, 2))).all()
+        assert (boxes >= 0).all()
+        assert (boxes <= np.tile(limit, (1, 1, 2))).all()
         expected = by_mmdet(detector, images, sizes, nms_pre=10**9, score_thr=-1.0)
         for i, found in enumerate(expected):
             assert len(found) == scores[i].size
@@ -228,7 +231,7 @@ def test_an_image_without_detections(exported):
 
 
 @pytest.mark.parametrize(
-    'test_cfg, message',
+    ('test_cfg', 'message'),
     [
         (
             dict(nms=dict(type='soft_nms', iou_threshold=0.5)),

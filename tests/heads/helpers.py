@@ -129,7 +129,7 @@ def losses_of(head):
 
 def assert_refused(words, build, **options):
     """Building it fails, and the message has all of these words; ^: at its start."""
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError) as error:  # noqa: PT011
         build(**options)
     message = str(error.value).split('.py: ', 1)[-1]  # mmengine < 0.8 says where
     for word in words:

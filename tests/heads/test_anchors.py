@@ -76,7 +76,8 @@ def test_an_image_that_no_anchor_fits_into_is_told(border):
     head = build_head(train_cfg=dict(allowed_border=border))
     scores = [torch.zeros(2, 6, *size) for size in SIZES]
     _, usable = head.prior_anchors(scores, metas())
-    assert usable.any(dim=1).all() and not usable.all()
+    assert usable.any(dim=1).all()
+    assert not usable.all()
     small = metas()
     small[1]['img_shape'] = (20, 20)
     with pytest.raises(ValueError, match=f'allowed_border={border}.*set it to -1'):

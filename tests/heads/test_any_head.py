@@ -111,13 +111,15 @@ def test_a_loss_need_not_say_how_it_is_reduced():
     head = build_head('ConsistentMyHead', **loss)
     losses = head.loss_by_feat(*head(features()), ground_truth(), metas())
     MODELS.module_dict.pop('Bare')
-    assert losses['loss_cls_s1'].isfinite() and losses['loss_cls_s1'] != 0
+    assert losses['loss_cls_s1'].isfinite()
+    assert losses['loss_cls_s1'] != 0
 
 
 def test_a_config_names_the_head_and_keeps_its_arguments():
     MODELS.register_module(module=MyHead, force=True)
     head = build_head('Consistent', head='MyHead', box_outputs=['my_deltas'])
-    assert isinstance(head, AnyStages) and isinstance(head, MyHead)
+    assert isinstance(head, AnyStages)
+    assert isinstance(head, MyHead)
     assert head.my_deltas.later_stages
     words = 'has no convolution of the name retina_reg or'
     with pytest.raises(ValueError, match=f'ConsistentMyHead {words}'):
@@ -250,7 +252,8 @@ def test_what_comes_third_is_the_base_heads(tool, monkeypatch):
 
 def test_only_levels_of_tensors_are_outputs():
     tensor = torch.zeros(1)
-    assert _is_output([tensor]) and _is_output((tensor, tensor))
+    assert _is_output([tensor])
+    assert _is_output((tensor, tensor))
     for other in ([], (), None, tensor, [InstanceData()], [{}]):
         assert not _is_output(other)
 
@@ -351,7 +354,8 @@ def test_gfls_options_reach_it(tool):
     assert head.num_classes == 5
     assert head.stage_coders[0].clip_border is False
     plain = made(5, variant='baseline', **arguments)
-    assert len(plain.additions) == 0 and plain.num_stages == 1
+    assert len(plain.additions) == 0
+    assert plain.num_stages == 1
     own = dict(type='QualityTargets', boxes='next')
     head = made(5, additions=[own], **arguments)
     assert [addition.boxes for addition in head.additions] == ['next']

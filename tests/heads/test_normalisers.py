@@ -33,7 +33,8 @@ def test_normalisers_are_averaged_over_the_processes(monkeypatch):
     alone = losses_of(head)
     other = [1001.0, 2002.0, 3003.0, 4004.0]
     shared, [own] = with_another(monkeypatch, head, other)
-    assert own.dtype == torch.float32 and own.shape == (4,)
+    assert own.dtype == torch.float32
+    assert own.shape == (4,)
     # An image without positives counts as one.
     assert own.tolist() == [float(alone[k]) + 1 for k in ('num_pos', 'num_pos_s1')] * 2
     for key, mine, others in zip(KEYS, own, other):

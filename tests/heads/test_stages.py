@@ -91,7 +91,8 @@ def test_each_stage_has_its_own_memory():
         (head.loss_cls, head.stage_loss_cls[0]),
         (head.loss_bbox, head.stage_loss_bbox[0]),
     ):
-        assert first.acc_sum.any() and later.acc_sum.any()
+        assert first.acc_sum.any()
+        assert later.acc_sum.any()
         assert not torch.equal(first.acc_sum, later.acc_sum)
 
 

@@ -83,9 +83,12 @@ def test_decoded_boxes_lie_in_the_image_whatever_the_deltas(boxes, deltas):
     decoded = coder(2).decode(tensor(boxes), deltas, max_shape=(100, 120))
     assert decoded.isfinite().all()
     x1, y1, x2, y2 = decoded.unbind(-1)
-    assert (x1 >= 0).all() and (y1 >= 0).all()
-    assert (x2 <= 120).all() and (y2 <= 100).all()
-    assert (x2 >= x1).all() and (y2 >= y1).all()
+    assert (x1 >= 0).all()
+    assert (y1 >= 0).all()
+    assert (x2 <= 120).all()
+    assert (y2 <= 100).all()
+    assert (x2 >= x1).all()
+    assert (y2 >= y1).all()
 
 
 @EXAMPLES
@@ -107,4 +110,5 @@ def test_a_delta_that_is_no_number_stays_visible(value):
     deltas = torch.zeros(2, 8)
     deltas[1, 0] = value
     decoded = coder(2).decode(tensor([[0, 0, 9, 9]] * 2), deltas)
-    assert decoded[0].isfinite().all() and not decoded[1].isfinite().all()
+    assert decoded[0].isfinite().all()
+    assert not decoded[1].isfinite().all()

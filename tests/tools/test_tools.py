@@ -94,7 +94,8 @@ def test_killed_and_resumed_equals_uninterrupted(trained, tmp_path):
     assert 'going back to the last good one' in output
     assert 'Epoch(train) [2][1/4]' in output
     expected, actual = losses(trained), losses(tmp_path)
-    assert len(expected) == 8 and actual == expected
+    assert len(expected) == 8
+    assert actual == expected
     weights = [load(d / 'epoch_2.pth')['state_dict'] for d in (trained, tmp_path)]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])

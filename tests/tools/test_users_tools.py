@@ -255,9 +255,12 @@ def test_compare(project, capsys):
     header, _, first, second = (
         [cell.strip() for cell in line.strip('|').split('|')] for line in lines[:4]
     )
-    assert header[1] == 'AP' and header[-2:] == ['ms/image', 'million parameters']
-    assert first[0] == 'a' and second[0] == 'b'
-    assert first[1:-2] == second[1:-2] and first[-1] == second[-1]
+    assert header[1] == 'AP'
+    assert header[-2:] == ['ms/image', 'million parameters']
+    assert first[0] == 'a'
+    assert second[0] == 'b'
+    assert first[1:-2] == second[1:-2]
+    assert first[-1] == second[-1]
     assert float(first[-2]) > 0
     other = json.loads(Path('data/val.json').read_text())
     Path('data/other.json').write_text(json.dumps(other))

@@ -29,7 +29,7 @@ def project(tmp_path, made):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'tool, config, base',
+    ('tool', 'config', 'base'),
     [
         (OURS, 'shapes_text', None),
         (

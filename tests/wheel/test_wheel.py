@@ -8,6 +8,7 @@ import zipfile
 import pytest
 import yaml
 from mmengine.config import Config
+from mmengine.hub import get_config
 from wheel_helpers import ROOT, plain, run
 
 import mmdet_consistent
@@ -109,7 +110,8 @@ def looked_up(ask):
 def test_importing_is_light(looked_up):
     """What mmdet brings along is there already; we add our own modules alone."""
     answer = looked_up['importing']
-    assert 'site' in answer['file'] and str(ROOT) not in answer['file']
+    assert 'site' in answer['file']
+    assert str(ROOT) not in answer['file']
     stdlib = getattr(sys, 'stdlib_module_names', set(answer['new']))  # Python 3.9
     assert set(answer['new']) - set(stdlib) <= {'mmdet_consistent'}
     rooms = {name.split('.')[1] for name in answer['ours']}
@@ -130,8 +132,6 @@ def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(FileNotFoundError, match=r'did you mean con_retinanet_r50_fpn'):
         mmdet_consistent.config_path('con_retinanet_r50.py')
     with pytest.raises(ValueError, match='publishes no trained weights'):
-        from mmengine.hub import get_config
-
         get_config('mmdet_consistent::con_retinanet_r50_fpn.py', pretrained=True)
 
 
@@ -157,7 +157,8 @@ def test_the_package_lists_and_runs_its_tools(monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['mmdet_consistent', 'convert_voc', '--help'])
     with pytest.raises(SystemExit) as done:
         __main__.main()
-    assert done.value.code == 0 and 'Example:' in capsys.readouterr().out
+    assert done.value.code == 0
+    assert 'Example:' in capsys.readouterr().out
     monkeypatch.setattr(sys, 'argv', ['mmdet_consistent', 'trian'])
     with pytest.raises(SystemExit, match="no tool 'trian' here"):
         __main__.main()

@@ -107,7 +107,8 @@ def runs():
 def test_summary(runs):
     paper = {'baseline': {'AP': 32.5}, 'consistent': {'AP': 33.7}}
     base, row = study.summarise(runs, 'baseline', paper)
-    assert base.values['AP'].mean == 41.0 and base.differences == {}
+    assert base.values['AP'].mean == 41.0
+    assert base.differences == {}
     assert row.differences['AP'].mean == 1.5
     assert row.differences['AP'].half_width == pytest.approx(12.7062 * 0.5, rel=1e-4)
     assert row.positives == (105.0, 305.0)
@@ -119,9 +120,12 @@ def test_page_csv_and_plot(runs, tmp_path):
     rows = study.summarise(runs, 'baseline', paper)
     text = study_report.page('T', 'the command', ['note'], rows, 'baseline', 'x.png')
     assert 'Made by `the command`.' in text
-    assert '| consistent | 42.5 |' in text and '+1.5 ± 6.4' in text
+    assert '| consistent | 42.5 |' in text
+    assert '+1.5 ± 6.4' in text
     ours, theirs = text.split('**The paper’s figures**')
-    assert '33.7' in theirs and '+1.2' in theirs and '33.7' not in ours
+    assert '33.7' in theirs
+    assert '+1.2' in theirs
+    assert '33.7' not in ours
 
     lines = list(csv.DictReader(io.StringIO(study_report.csv_text(runs))))
     assert [(x['row'], x['seed'], x['AP'], x['pos_s1']) for x in lines] == [

@@ -54,7 +54,8 @@ def test_boxes_span_what_is_seen_of_each_object(monkeypatch):
     assert {tuple(box) for box in scene.boxes.tolist()} <= set(spans)
     # Objects left out exist, and are those that are hidden or tiny.
     assert len(spans) > len(scene.boxes)
-    assert (scene.visible >= 0.3).all() and (scene.visible < 1).any()
+    assert (scene.visible >= 0.3).all()
+    assert (scene.visible < 1).any()
 
 
 @pytest.mark.parametrize('label', range(len(occlusion.CLASSES)))
@@ -62,8 +63,12 @@ def test_shapes_are_centred_and_have_the_asked_size(label):
     mask = occlusion.shape_mask(label, np.array([100.0, 80.0]), np.array([40, 20]), 0.0)
     ys, xs = np.nonzero(mask)
     assert abs(xs.mean() - 99.5) < 1
-    assert xs.min() >= 60 and xs.max() < 140 and ys.min() >= 60 and ys.max() < 100
-    assert np.ptp(xs) > 60 and np.ptp(ys) > 30
+    assert xs.min() >= 60
+    assert xs.max() < 140
+    assert ys.min() >= 60
+    assert ys.max() < 100
+    assert np.ptp(xs) > 60
+    assert np.ptp(ys) > 30
     turned = occlusion.shape_mask(
         label, np.array([100.0, 80.0]), np.array([40, 20]), np.pi / 2
     )

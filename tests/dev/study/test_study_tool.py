@@ -80,7 +80,9 @@ def test_tables_know_the_papers_figures(tool, name):
     assert all(20 < row['AP'] < 45 for row in figures.values())
 
 
-@pytest.mark.parametrize('model,data', [('retinanet', 'bccd'), ('ssd', 'occlusion')])
+@pytest.mark.parametrize(
+    ('model', 'data'), [('retinanet', 'bccd'), ('ssd', 'occlusion')]
+)
 def test_rows_start_from_the_same_weights(tool, tmp_path, model, data):
     base = torch.load(
         tool.runs.initial_weights(job(tool, tmp_path, model=model, data=data)),
@@ -132,7 +134,8 @@ def test_rows_are_paired_and_an_interrupted_run_goes_on(tool, tmp_path, monkeypa
     # The same images in the same order, flipped alike.
     assert seen['baseline'] == seen['consistent']
     assert len({tuple(images) for images in seen['baseline']}) > 1
-    assert len(base['positives']) == 1 and len(record['positives']) == 2
+    assert len(base['positives']) == 1
+    assert len(record['positives']) == 2
     assert base['positives'][0] == record['positives'][0] > 0
     assert set(record['metrics']) >= {'AP', 'AP50', 'AP90', 'AP:RBC'}
 
@@ -212,7 +215,8 @@ def test_betas_are_measured_without_training(tool, tmp_path, order, monkeypatch)
     monkeypatch.setattr(MODELS.get('RetinaNet'), 'train_step', spy)
     trained = job(tool, tmp_path, 'loc_confidence', epochs=1)
     results = tool.run_all([trained], processes=1)
-    assert order == ['loc_confidence'] and tool.finished(trained)
+    assert order == ['loc_confidence']
+    assert tool.finished(trained)
     count = len(steps)
     assert count > 0
 
@@ -227,13 +231,15 @@ def test_betas_are_measured_without_training(tool, tmp_path, order, monkeypatch)
     found['0']['AP'] = -1
     kept.write_text(json.dumps(found))
     measured = betas.measure(trained, [0.0, 0.3])
-    assert measured['metrics']['AP'] == -1 and set(measured['betas']) == {'0', '0.3'}
+    assert measured['metrics']['AP'] == -1
+    assert set(measured['betas']) == {'0', '0.3'}
     assert set(json.loads(kept.read_text())) == {'0', '0.3', '0.5'}
     assert len(steps) == count
     # The weights that it shares are of another training: it is out of date.
     other = dict(type='LocalizationConfidence', loss_weight=2.0)
     monkeypatch.setitem(tool.ROWS, 'loc_confidence', dict(additions=[other]))
-    assert not tool.finished(trained) and not betas.known(trained)
+    assert not tool.finished(trained)
+    assert not betas.known(trained)
 
 
 def test_page_on_betas(tool, tmp_path):
@@ -256,8 +262,11 @@ def test_page_on_betas(tool, tmp_path):
     path = tool.study_betas.write_page(results, args, 'a command', 'a note')
     assert path.name == 'beta_bccd_val.md'
     text = path.read_text()
-    assert 'Made by `a command`' in text and '## retinanet, `loc_confidence`' in text
-    assert '| β = 0.5' in text and '41.5' in text and '+1.0 ± 0.0' in text
+    assert 'Made by `a command`' in text
+    assert '## retinanet, `loc_confidence`' in text
+    assert '| β = 0.5' in text
+    assert '41.5' in text
+    assert '+1.0 ± 0.0' in text
     with pytest.raises(argparse.ArgumentTypeError, match=r'1\.5: a beta is'):
         tool.study_betas.beta('1.5')
 
@@ -306,5 +315,8 @@ def test_page_csv_and_plot_are_written(tool, tmp_path, monkeypatch):
     assert path.name == 'table3_bccd_val.md'
     text = path.read_text()
     assert 'Made by `python -m tools.dev.study table3 --split val`' in text
-    assert '| 2_2' in text and '+2.0 ± 0.0' in text and '33.7' in text
-    assert path.with_suffix('.csv').is_file() and path.with_suffix('.png').is_file()
+    assert '| 2_2' in text
+    assert '+2.0 ± 0.0' in text
+    assert '33.7' in text
+    assert path.with_suffix('.csv').is_file()
+    assert path.with_suffix('.png').is_file()
