@@ -4,6 +4,13 @@ Importing the package registers its heads and task modules with mmdet, so one
 ``custom_imports = dict(imports=['mmdet_consistent'])`` in a config is enough.
 """
 
+from .additions import (
+    Addition,
+    AlignedFeatures,
+    LocalizationConfidence,
+    QualityTargets,
+    SoftLabels,
+)
 from .datasets import CheckedCocoDataset, CheckedVOCDataset, CheckedXMLDataset
 from .engine import compat
 from .engine.hooks import (
@@ -29,6 +36,8 @@ from .version import __version__
 compat.apply()
 
 __all__ = [
+    'Addition',
+    'AlignedFeatures',
     'ChainedBBoxCoder',
     'CheckedCocoDataset',
     'CheckedVOCDataset',
@@ -41,10 +50,13 @@ __all__ = [
     'ConsistentRetinaHead',
     'ConsistentSSDHead',
     'FiniteLossHook',
+    'LocalizationConfidence',
     'ProgressHook',
+    'QualityTargets',
     'SafeCheckpointHook',
     'SecondPassAssigner',
     'SeedHook',
+    'SoftLabels',
     'StageLossWeightHook',
     '__version__',
     'config_path',

@@ -1,4 +1,4 @@
-"""What goes beyond the paper: each one file and one option."""
+"""Extensions beyond the paper, one file each."""
 
 from ..heads.addition import Addition, TrainingBatch
 from .aligned_features import AlignedFeatures

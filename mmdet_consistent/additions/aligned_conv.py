@@ -1,50 +1,50 @@
-"""A box output whose later stages look where the boxes have got to."""
+"""Box-output convolution whose later stages sample features at the refined boxes."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from mmdet.models.task_modules.coders import BaseBBoxCoder
 from torch import Tensor, nn
 
-from ..heads.box_output import LaterStage, StagedConv2d
-
-# refine(k, Aᵏ⁻¹, usable, tᵏ⁻¹) gives Aᵏ and usable, as a consistent head does.
-Refine = Callable[[int, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+from ..heads.anchors import refine_boxes
+from ..heads.box_output import LaterOutput, StagedConv2d
 
 SPANS = ('kernel', 'box')
 
 
-# mmengine's initialisers look at the names of a layer's direct bases only, hence the
-# second one.
+# mmengine's initialisers read the names of a layer's direct bases only, hence the
+# second base.
 class AlignedConv2d(StagedConv2d, nn.Conv2d):
-    """A :class:`StagedConv2d` with later outputs from features aligned to Aᵏ.
+    """A :class:`StagedConv2d` whose later outputs use features aligned to Aᵏ.
 
-    For anchor a of place q, weights W of stage k and kernel points p:
+    For anchor a at place q, weights W of stage k and kernel points p:
 
         tᵏ[a](q) = b + Σ_p W[a, p] · x(q + shift[a](q) + reach[a](q) ∘ p)    (1)
 
-    in cells of the feature map, x bilinear and 0 outside of it: ``shift`` is how far
-    the centre of the refined box Aᵏ (detached) is from the anchor's, ``reach`` how
-    far the kernel's points are apart. An anchor's own centre counts as its place,
+    in cells of the feature map, with x bilinear and 0 outside of it. ``shift`` is how
+    far the centre of the refined box Aᵏ (detached) is from the anchor's, ``reach`` how
+    far the kernel points are apart. An anchor's own centre counts as its place,
     wherever in the cell the generator puts it. While a box stays, shift is 0, and with
-    ``span='kernel'`` reach is 1: (1) is the ordinary convolution then.
+    ``span='kernel'`` reach is 1: then (1) is the ordinary convolution.
 
-    Sampling is linear in x and so changes places with W: the products W[a, p] · x
-    come first, from one 1 × 1 convolution with as many operations as the ordinary
-    one. Sampled are then its few channels for each anchor and point, rather than all
-    of x for each of the A anchors.
+    Sampling is linear in x and therefore commutes with W. The products W[a, p] · x come
+    first, from one 1 × 1 convolution with as many operations as the ordinary one. Then
+    only their few channels per anchor and point are sampled, instead of all of x for
+    each of the A anchors.
 
-    Parameters and their names are :class:`StagedConv2d`'s.
+    Parameters and their names are those of :class:`StagedConv2d`.
 
     Args:
-        conv: The staged convolution to take the place of.
+        conv: Staged convolution to replace.
         anchors: A⁰ of one cell, (A, 4), xyxy in pixels.
-        stride: Pixels a cell, in x and y.
-        refine: Decodes a stage's deltas; see ``ConsistentMixin.refine``.
+        stride: Pixels per cell, in x and y.
+        bbox_coders: Box coder of each regression stage.
         span: ``'kernel'`` or ``'box'``; see :class:`AlignedFeatures`.
 
     Raises:
-        ValueError: If the convolution isn't an odd kernel's that keeps the size.
+        ValueError: If the convolution does not have an odd kernel, or changes the size
+            of the feature map.
     """
 
     def __init__(
@@ -52,20 +52,20 @@ class AlignedConv2d(StagedConv2d, nn.Conv2d):
         conv: StagedConv2d,
         anchors: Tensor,
         stride: tuple[float, float],
-        refine: Refine,
+        bbox_coders: Sequence[BaseBBoxCoder],
         span: str = 'kernel',
     ) -> None:
         _check_kernel(conv)
         super().__init__(conv, [])
         self.later_stages = conv.later_stages
         self.stride_in_pixels = (float(stride[0]), float(stride[1]))
-        self.refine = refine
+        self.bbox_coders = list(bbox_coders)
         radius = [size // 2 for size in self.kernel_size]
         rows, columns = (torch.arange(-r, r + 1.0) for r in radius)
         points = torch.stack(torch.meshgrid(columns, rows, indexing='xy'), dim=-1)
         anchors = anchors.float()
-        # A box's size in pixels, times this, is its reach in cells: the kernel's own
-        # step if the box is as large as the anchor, or as far as the box's border.
+        # A box's size in pixels times this is its reach in cells: the kernel's own step
+        # for a box as large as the anchor, or the distance to the box's border.
         if span == 'kernel':
             step = anchors.new_tensor([self.dilation[1], self.dilation[0]])
             per_pixel = step / (anchors[:, 2:] - anchors[:, :2])
@@ -74,7 +74,7 @@ class AlignedConv2d(StagedConv2d, nn.Conv2d):
             per_pixel = (1 / (half * anchors.new_tensor(self.stride_in_pixels))).repeat(
                 len(anchors), 1
             )
-        # Not in the file: what they hold is the config's.
+        # Not saved: the config determines them.
         self.register_buffer('anchors', anchors.clone(), persistent=False)
         self.register_buffer('points', points.flatten(0, 1), persistent=False)
         self.register_buffer('per_pixel', per_pixel, persistent=False)
@@ -83,23 +83,23 @@ class AlignedConv2d(StagedConv2d, nn.Conv2d):
         """Compute the deltas of all stages, and the additions' values.
 
         Args:
-            x: Features, shape (N, C, H, W).
+            x: Features, (N, C, H, W).
 
         Returns:
-            Shape (N, A·(S·4 + E), H, W), laid out as :class:`StagedConv2d`'s. The E
+            (N, A·D, H, W), in the layout of :class:`StagedConv2d`. The additions'
             values are aligned to the final boxes.
         """
         outputs = [self._conv_forward(x, self.weight, self.bias)]
-        # A row an anchor and place, places inside. Shapes are spelt out and nothing is
-        # expanded: tracing would fix the sizes.
+        # One row per anchor and place, places innermost. Shapes are written out and
+        # nothing is expanded, since tracing would fix the sizes.
         batch, height, width = x.shape[0], *x.shape[-2:]
         cell = self.anchors.float()[None, :, None]
         boxes = cell.repeat(batch, 1, height * width, 1).reshape(batch, -1, 4)
-        usable = torch.ones((), dtype=torch.bool, device=x.device)
-        for number, stage in enumerate(self.later_stages, start=1):
+        valid = torch.ones((), dtype=torch.bool, device=x.device)
+        for coder, stage in zip(self.bbox_coders, self.later_stages):
             deltas = outputs[-1].detach().reshape(batch, -1, 4, height, width)
             deltas = deltas.permute(0, 1, 3, 4, 2).reshape(batch, -1, 4)
-            boxes, _ = self.refine(number, boxes, usable, deltas)
+            boxes, _ = refine_boxes(coder, boxes, valid, deltas)
             points = self._sampling_points(boxes, height, width)
             aligned = self._aligned(x, stage, points)
             outputs.append(aligned.to(outputs[0].dtype))
@@ -108,10 +108,10 @@ class AlignedConv2d(StagedConv2d, nn.Conv2d):
 
     @torch.no_grad()
     def _sampling_points(self, boxes: Tensor, height: int, width: int) -> Tensor:
-        """Where each anchor's kernel points fall, as ``grid_sample`` counts.
+        """Locate each anchor's kernel points in the coordinates of ``grid_sample``.
 
         Args:
-            boxes: Aᵏ around its cell, (N, A·H·W, 4), xyxy in pixels.
+            boxes: Aᵏ relative to its cell, (N, A·H·W, 4), xyxy in pixels.
             height: H.
             width: W.
 
@@ -131,16 +131,16 @@ class AlignedConv2d(StagedConv2d, nn.Conv2d):
             middle = place + shift[..., axis] / self.stride_in_pixels[axis]
             steps = self.points[:, axis].float()[:, None, None]
             points = middle[:, :, None] + reach[:, :, None, ..., axis] * steps
-            # Everything that is a cell or more outside is 0 alike; ±4 is.
+            # A point that is a cell or more outside samples 0, and so does ±4.
             axes.append(((points * 2 + 1) / size - 1).clamp(-4, 4))
         return torch.stack(axes, dim=-1).flatten(0, 2)
 
-    def _aligned(self, x: Tensor, stage: LaterStage, points: Tensor) -> Tensor:
-        """One later stage's output by Eq. 1.
+    def _aligned(self, x: Tensor, stage: LaterOutput, points: Tensor) -> Tensor:
+        """Compute one later stage's output by (1).
 
         Args:
             x: (N, C, H, W).
-            stage: Weights for D values an anchor.
+            stage: Weights of D values per anchor.
             points: See :meth:`_sampling_points`.
 
         Returns:
@@ -168,7 +168,7 @@ class AlignedConv2d(StagedConv2d, nn.Conv2d):
 
 
 def _check_kernel(conv: nn.Conv2d) -> None:
-    """Raise on a convolution that has no place for each output."""
+    """Raise if a convolution does not have one place per output."""
     same = tuple(d * (k // 2) for d, k in zip(conv.dilation, conv.kernel_size))
     rules = (
         ('kernel_size', conv.kernel_size, 'odd', all(k % 2 for k in conv.kernel_size)),
@@ -181,5 +181,5 @@ def _check_kernel(conv: nn.Conv2d) -> None:
         if not holds:
             raise ValueError(
                 f'AlignedFeatures needs box outputs with {name} {rule}, got {value}: '
-                'change the head, or leave AlignedFeatures out'
+                'change the head, or remove AlignedFeatures'
             )

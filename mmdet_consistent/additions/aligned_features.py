@@ -1,42 +1,46 @@
-"""Later stages that look where the boxes have got to."""
+"""Later regressions on features aligned to the refined anchors."""
+
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import get_box_tensor
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..heads.addition import Addition
+from ..heads.anchors import refine_boxes
 from .aligned_conv import SPANS, AlignedConv2d
 
-# How much the same deltas may move the anchors of two levels apart, in cells.
+# How far the same deltas may move the anchors of two levels apart, in cells.
 TOLERANCE = 1e-3
 
 
 @MODELS.register_module()
 class AlignedFeatures(Addition):
-    """Features aligned to the refined anchors, for the second and later regressions.
+    """Aligns the features of the second and later regressions to the refined anchors.
 
-    After the first regression a box is elsewhere, but the second one still sees what
-    is around its prior anchor. With this, the points of its convolution's kernel move
-    and stretch along with the box, as in Cascade RPN (Vu et al., 2019), AlignDet (Chen
-    et al., 2019) and S²A-Net (Han et al., 2020); see :class:`AlignedConv2d` for the
-    equation and its cost. Stage k is aligned to Aᵏ, detached: no gradient flows
-    through where it looks. What other additions predict for each anchor is aligned to
-    the final boxes. The classification output stays as it is, one for all stages.
+    After the first regression a box is elsewhere, but the second one still sees the
+    surroundings of its prior anchor. With this addition, the points of its
+    convolution's kernel move and stretch along with the box, as in Cascade RPN (Vu et
+    al., 2019), AlignDet (Chen et al., 2019) and S²A-Net (Han et al., 2020).
+    :class:`AlignedConv2d` has the equation and its cost. Stage k is aligned to Aᵏ,
+    detached: no gradient flows through the sampling points. The values of other
+    additions are aligned to the final boxes. The classification output does not change:
+    one for all stages.
 
-    Parameters and their names are the plain consistent head's, so either's checkpoint
-    loads into the other.
+    Parameters and their names are those of the plain consistent head, so that either's
+    checkpoint loads into the other.
 
     Args:
-        span: ``'kernel'``: the kernel's points are a cell apart, times the refined
-            box's width and height over the anchor's. Where a box stays, that is
-            the ordinary convolution, so that it is what a plain head has learnt.
-            ``'box'``: the points lie on the refined box, the outer ones of a 3 × 3
-            kernel on its border, as Cascade RPN has it.
+        span: ``'kernel'``: the kernel points are one cell apart, times the refined
+            box's width and height over the anchor's. Where a box stays, that is the
+            ordinary convolution, which a plain head has learnt. ``'box'``: the points
+            lie on the refined box, the outer ones of a 3 × 3 kernel on its border, as
+            in Cascade RPN.
 
     Raises:
-        ValueError: If ``span`` is neither; if the head has nothing to align, or its
-            levels share a box output that sees differently sized anchors.
+        ValueError: If ``span`` is neither, the head has nothing to align, or its levels
+            share a box output for differently sized anchors.
     """
 
     def __init__(self, span: str = 'kernel') -> None:
@@ -47,15 +51,15 @@ class AlignedFeatures(Addition):
             )
         self.span = span
 
-    def attach(self, head: nn.Module) -> None:
-        """Put an :class:`AlignedConv2d` in place of each box output."""
-        if head.reg_stages == 1 and not head.extra_values:
+    def attach(self, head: Any) -> None:
+        """Replace each box output by an :class:`AlignedConv2d`."""
+        if head.reg_stages == 1 and not head.layout.num_extra:
             raise ValueError(
                 'AlignedFeatures has nothing to align with reg_stages=1: set '
-                'reg_stages to 2, or leave AlignedFeatures out'
+                'reg_stages to 2, or remove AlignedFeatures'
             )
         generator = head.prior_generator
-        outputs = head._box_outputs()
+        outputs = head.box_output_layers()
         levels = range(generator.num_levels)
         if len(outputs) == 1:
             served = [list(levels)]
@@ -64,7 +68,7 @@ class AlignedFeatures(Addition):
         else:
             raise ValueError(
                 f'AlignedFeatures needs one box output for all {len(levels)} levels or '
-                f'one each, {type(head).__name__} has {len(outputs)}: leave it out'
+                f'one per level, {type(head).__name__} has {len(outputs)}: remove it'
             )
         for (parent, name), own in zip(outputs, served):
             _check_same_cells(head, own)
@@ -72,16 +76,16 @@ class AlignedFeatures(Addition):
                 getattr(parent, name),
                 get_box_tensor(generator.base_anchors[own[0]]),
                 generator.strides[own[0]],
-                head.refine,
+                [stage.bbox_coder for stage in head.stages[: head.reg_stages]],
                 self.span,
             )
             setattr(parent, name, conv)
 
 
-def _check_same_cells(head: nn.Module, levels: list[int]) -> None:
+def _check_same_cells(head: Any, levels: list[int]) -> None:
     """Raise if the same deltas mean different moves, in cells, on two levels.
 
-    So it is if anchors don't grow with the stride, and if a coder counts in pixels.
+    They do if anchors do not grow with the stride, or a coder counts in pixels.
     """
     first, *others = levels
     stages = range(head.reg_stages + 1)
@@ -104,23 +108,22 @@ def _check_same_cells(head: nn.Module, levels: list[int]) -> None:
         )
 
 
-def _in_cells(head: nn.Module, level: int, stage: int) -> Tensor:
-    """A cell's anchors, or where a probe moves them, (A, 4), in cells.
+def _in_cells(head: Any, level: int, stage: int) -> Tensor:
+    """Return a cell's anchors, or where a probe moves them: (A, 4), in cells.
 
     Args:
         head: The consistent head.
-        level: Of the anchors.
-        stage: 0: as they are. Else one more than that of the coder that moves them.
+        level: Level of the anchors.
+        stage: 0 for the anchors themselves, else 1 + the stage that moves them.
     """
     boxes = get_box_tensor(head.prior_generator.base_anchors[level]).float()
     centre = (boxes[:, :2] + boxes[:, 2:]).repeat(1, 2) / 2
     if stage > 0:
-        # A move that is large enough to meet a limit in pixels.
+        # A move that is large enough to reach a limit in pixels.
         start = boxes.new_tensor([[0.0, 0.0, 64.0, 64.0]])
-        deltas = head.stage_coders[stage - 1].encode(start, start + 64)
-        usable = torch.ones((), dtype=torch.bool)
-        moved, _ = head.refine(
-            stage, boxes[None], usable, deltas.repeat(len(boxes), 1)[None]
-        )
+        coder = head.stages[stage - 1].bbox_coder
+        deltas = coder.encode(start, start + 64).repeat(len(boxes), 1)
+        valid = torch.ones((), dtype=torch.bool)
+        moved, _ = refine_boxes(coder, boxes[None], valid, deltas[None])
         boxes = moved[0]
     return (boxes - centre) / boxes.new_tensor(head.prior_generator.strides[level] * 2)

@@ -1,12 +1,16 @@
-"""Scores that are trained to be the IoU of the box that they are used for."""
+"""Scores trained towards the IoU of the box that they rank."""
+
+from dataclasses import replace
+from typing import Any
 
 import torch
 from mmdet.models.dense_heads import AnchorHead
 from mmdet.models.losses import QualityFocalLoss
 from mmdet.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..heads.addition import Addition, TrainingBatch
+from ..heads.anchors import refine_boxes
 from ..heads.targets import StageTargets
 
 BOXES = ('final', 'next')
@@ -19,13 +23,13 @@ class QualityTargets(Addition):
     Generalized Focal Loss (Li et al., NeurIPS 2020) trains the score of a positive's
     class towards the IoU of its predicted box. With several regressions there are
     several such boxes. At test time a score ranks the box after the **last** one, so
-    that is whose IoU every label stage has as target here:
+    every label stage takes that box's IoU as its target:
 
         quality = IoU(b, g),  b = decode(…decode(A⁰, t⁰)…, tˢ⁻¹), detached
 
-    with g the ground truth that the anchor is matched with in that stage. A box that
-    is not finite or has no area fits nothing: 0. Everything else has 0 as in
-    mmdet's loss; weights and normalisers stay as they are.
+    where g is the ground truth matched with the anchor in that stage. A box that is
+    non-finite or empty has quality 0, and so has everything that is not positive, as in
+    mmdet's loss. Weights and normalisers do not change.
 
     ::
 
@@ -33,23 +37,23 @@ class QualityTargets(Addition):
             type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
         additions=[dict(type='QualityTargets')]
 
-    mmdet's ``RetinaHead`` can't feed this loss; ``ConsistentRetinaHead`` can, by this
-    addition, with one stage too. Where the base head computes stage 0 by itself (GFL)
-    the later stages alone are concerned, and its first label set keeps the base
-    head's quality.
+    mmdet's ``RetinaHead`` cannot supply this loss with targets.
+    ``ConsistentRetinaHead`` can, through this addition, even with one stage. Where the
+    base head computes stage 0 itself (GFL), the addition concerns only the later
+    stages.
 
-    Nothing is added to the network, and nothing changes at inference. The loss is
-    mmdet's, which looks for its positives: on a GPU the host waits for it once a label
-    stage. Logits and quality are in float32, under AMP too.
+    The addition changes neither the network nor inference. The loss is mmdet's, which
+    selects its positives: on a GPU the host waits once per label stage. Logits and
+    quality are float32, also under AMP.
 
     Args:
-        boxes: ``'final'``: as above. ``'next'``: stage k's quality is that of the
-            boxes of its own regression, Aᵏ⁺¹ (of the last there is, where it has
-            none), to see what the consistency does.
+        boxes: ``'final'``: as above. ``'next'``: the quality of stage k is that of its
+            own regression's boxes, Aᵏ⁺¹, or of the last boxes if it has none. This
+            shows the effect of consistency.
 
     Raises:
-        ValueError: If ``boxes`` is neither, or the head doesn't train by a quality
-            focal loss, or can't compute it.
+        ValueError: If ``boxes`` is neither, or the head cannot compute a quality focal
+            loss.
     """
 
     def __init__(self, boxes: str = 'final') -> None:
@@ -58,8 +62,8 @@ class QualityTargets(Addition):
             raise ValueError(f'QualityTargets.boxes must be in {BOXES}, got {boxes!r}')
         self.boxes = boxes
 
-    def attach(self, head: nn.Module) -> None:
-        """Refuse heads whose loss isn't on quality."""
+    def attach(self, head: Any) -> None:
+        """Refuse heads whose loss is not on quality."""
         kind = type(head).__name__
         loss = getattr(head, 'loss_cls', None)
         if not isinstance(loss, QualityFocalLoss) or loss.activated:
@@ -67,37 +71,37 @@ class QualityTargets(Addition):
             raise ValueError(
                 'QualityTargets needs a head with loss_cls=dict('
                 f"type='QualityFocalLoss', activated=False, …), but {kind} {found}: "
-                'give RetinaNet or GFL that loss, or leave QualityTargets out'
+                'give RetinaNet or GFL that loss, or remove QualityTargets'
             )
-        knows_labels_alone = (
-            type(head).loss_by_feat_single is AnchorHead.loss_by_feat_single
-        )
-        if head.train_cfg and knows_labels_alone and head.first_rule() is None:
+        only_labels = type(head).loss_by_feat_single is AnchorHead.loss_by_feat_single
+        if head.train_cfg and only_labels and not head.first_stage.is_fused:
             raise ValueError(
-                f"QualityTargets: {kind}'s own first-stage loss can't take a quality, "
-                'and it can be computed here only with reduction="mean" in loss_cls, '
-                'a loss_bbox that is a plain sum (L1Loss, GIoULoss, …), '
-                "sampler=dict(type='PseudoSampler') and a max-IoU assigner: use these"
+                f"QualityTargets: the first-stage loss of {kind}'s base head takes no "
+                'quality. To compute it together with the later stages, use '
+                "reduction='mean' in loss_cls, a loss_bbox that is a plain sum "
+                "(L1Loss, GIoULoss, …), sampler=dict(type='PseudoSampler') and a "
+                'max-IoU assigner'
             )
         super().attach(head)
 
     @torch.no_grad()
     def adjust_targets(
-        self, head: nn.Module, batch: TrainingBatch, targets: dict[int, StageTargets]
+        self, head: Any, batch: TrainingBatch, targets: dict[int, StageTargets]
     ) -> dict[int, StageTargets]:
-        """The quality of each label stage's positives."""
+        """Set the quality of each label stage's positives."""
         final = head.final_boxes(batch)
         rated = {}
-        for stage, target in targets.items():
-            boxes, usable = final
-            if self.boxes == 'next' and stage < head.reg_stages:
-                boxes, usable = head.refine(
-                    stage + 1, target.boxes, target.positive, batch.deltas[stage]
+        for index, target in targets.items():
+            boxes, valid = final
+            coder = head.stages[index].bbox_coder
+            if self.boxes == 'next' and coder is not None:
+                boxes, valid = refine_boxes(
+                    coder, target.boxes, target.positive, batch.deltas[index]
                 )
-            rated[stage] = target._replace(quality=_quality(target, boxes, usable))
+            rated[index] = replace(target, quality=_quality(target, boxes, valid))
         return rated
 
 
-def _quality(target: StageTargets, boxes: Tensor, usable: Tensor) -> Tensor:
-    """IoU of the positives' boxes, (N, A); 0 where the box isn't sound."""
-    return torch.where(usable, target.positive_ious(boxes), 0)
+def _quality(target: StageTargets, boxes: Tensor, valid: Tensor) -> Tensor:
+    """Return the IoU of the positives' boxes, (N, A); 0 where a box is not valid."""
+    return torch.where(valid, target.positive_ious(boxes), 0)

@@ -145,7 +145,7 @@ class DeployableDetector(nn.Module):
             rows: What the box output gives for these anchors, (N, K, S·4 + E).
         """
         for addition in getattr(self.head, 'additions', ()):
-            values = rows[..., self.head.place_of(addition)]
+            values = rows[..., self.head.addition_slice(addition)]
             scores = addition.final_scores(scores, values)
         return scores
 

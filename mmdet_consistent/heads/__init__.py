@@ -1,7 +1,7 @@
 """Detection heads trained by consistent optimization."""
 
 from .consistent_mixin import ConsistentMixin
-from .other.make_consistent import make_consistent
+from .other import make_consistent
 from .retina_head import ConsistentRetinaHead
 from .ssd_head import ConsistentSSDHead
 

@@ -1,7 +1,7 @@
-"""What every addition to a consistent head has in common."""
+"""Extension point for everything beyond the paper."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
@@ -13,37 +13,37 @@ from .variants import Variant
 
 
 class TrainingBatch(NamedTuple):
-    """What a head knows of a batch once its boxes are refined.
+    """State of a batch once its anchors are refined.
 
     Attributes:
         cls_scores: Logits of each level, (N, A·C, H, W).
         bbox_preds: Box outputs of each level, (N, A·(S·4 + E), H, W).
-        deltas: tᵏ of each regression stage, (N, A, 4).
-        boxes: Boxes that the last stage starts from, (N, A, 4), detached, xyxy in
-            pixels; for where boxes end up see ``head.final_boxes``.
-        usable: Anchors that are still sound there, (N, A) bool.
-        gts: The ground truth.
+        deltas: tᵏ of each regression stage, (N, ΣHWA, 4).
+        boxes: Anchors of the last stage, (N, ΣHWA, 4), detached, float32, xyxy in
+            pixels. ``head.final_boxes`` returns where the last regression takes them.
+        valid: Anchors that are still valid there, (N, ΣHWA) bool.
+        gts: Ground truth.
     """
 
     cls_scores: list[Tensor]
     bbox_preds: list[Tensor]
     deltas: list[Tensor]
     boxes: Tensor
-    usable: Tensor
+    valid: Tensor
     gts: GroundTruth
 
 
 class Addition(nn.Module):
-    """One optional piece of a consistent head; this one does nothing.
+    """One optional part of a consistent head. This base class does nothing.
 
-    A head calls the methods of each of its additions in the order of their list.
-    An addition is registered in mmdet's ``MODELS`` and named in the head's
+    A head calls the methods of its additions in the order of their list. An addition is
+    registered in mmdet's ``MODELS`` and named in the head's
     ``additions=[dict(type='…')]``.
     """
 
-    #: Values that the box output has to give for each anchor, after its deltas; see
-    #: ``head.values_of``.
-    values: int = 0
+    #: Number of values per anchor that the box output must supply after its deltas; see
+    #: ``head.addition_values``.
+    num_values: int = 0
 
     @staticmethod
     def build_all(configs: Sequence[dict], variant: Variant) -> nn.ModuleList:
@@ -51,92 +51,92 @@ class Addition(nn.Module):
 
         Args:
             configs: The head's ``additions``.
-            variant: The head's; a cascade takes none.
+            variant: The head's variant; a cascade takes no additions.
 
         Raises:
-            ValueError: If it isn't a list of configs of additions, or there can be
-                none.
+            ValueError: If ``configs`` is not a list of configs of additions, names one
+                twice, or the variant takes none.
         """
         if not are_configs(configs):
             raise ValueError(
                 "additions must be a list of configs, [dict(type='…', …)], got "
                 f'{configs!r}'
             )
-        if configs and variant.own_towers:
+        if configs and variant.has_separate_towers:
             raise ValueError(
-                f"variant='{variant.type}' takes no additions: leave them out, or use "
+                f"variant='{variant.type}' takes no additions: remove them, or use "
                 "variant='consistent'"
             )
         built = [MODELS.build(config) for config in configs]
-        for addition in built:
+        for index, addition in enumerate(built):
             if not isinstance(addition, Addition):
                 raise ValueError(
-                    f'additions has a {type(addition).__name__}, which is none: see '
-                    'mmdet_consistent/additions for those that there are'
+                    f'additions[{index}] is a {type(addition).__name__}, not an '
+                    'Addition; mmdet_consistent/additions has the available ones'
                 )
         kinds = [type(addition).__name__ for addition in built]
         twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
         if twice:
-            raise ValueError(f'additions has {", ".join(twice)} more than once')
+            raise ValueError(f'additions names {", ".join(twice)} more than once')
         return nn.ModuleList(built)
 
-    def attach(self, head: nn.Module) -> None:
-        """Look at the head that is built, and change what has to be changed.
+    def attach(self, head: Any) -> None:
+        """Validate and modify the constructed head.
 
         Raises:
-            ValueError: If the head is none that this can be added to.
+            ValueError: If the addition does not support this head.
         """
-        if head.train_cfg and head.num_stages == 1 and head.first_rule() is None:
+        if head.train_cfg and head.num_stages == 1 and not head.first_stage.is_fused:
             raise ValueError(
-                f'{type(self).__name__} needs a stage whose targets are made here, '
-                f'and with one stage {type(head).__name__} leaves all to its base: '
+                f'{type(self).__name__} needs a stage whose targets it can change, but '
+                f'{type(head).__name__} with one stage leaves them to its base head: '
                 'set label_stages or reg_stages to 2'
             )
 
     def adjust_targets(
-        self, head: nn.Module, batch: TrainingBatch, targets: dict[int, StageTargets]
+        self, head: Any, batch: TrainingBatch, targets: dict[int, StageTargets]
     ) -> dict[int, StageTargets]:
-        """Change what the stages are trained on.
+        """Return changed training targets.
 
         Args:
             head: The consistent head.
-            batch: See :class:`TrainingBatch`.
-            targets: Of each stage that the base head does not train by itself.
+            batch: State of the batch.
+            targets: Targets of each stage, except one that the base head computes.
         """
         return targets
 
     def losses(
-        self, head: nn.Module, batch: TrainingBatch, targets: dict[int, StageTargets]
+        self, head: Any, batch: TrainingBatch, targets: dict[int, StageTargets]
     ) -> dict[str, Tensor]:
-        """Losses of its own, by name."""
+        """Compute additional losses, by name."""
         return {}
 
-    def predict_inputs(self, head: nn.Module, bbox_preds: list[Tensor]) -> dict:
-        """More arguments for mmdet's ``predict_by_feat``, such as score factors."""
+    def predict_inputs(self, head: Any, bbox_preds: list[Tensor]) -> dict:
+        """Return arguments for mmdet's ``predict_by_feat``, such as score factors."""
         return {}
 
     def post_process(
-        self, base: Callable[..., InstanceData], *args, **kwargs
+        self, base: Callable[..., InstanceData], *args: Any, **kwargs: Any
     ) -> InstanceData:
-        """Suppress and rank one image's boxes.
+        """Suppress and rank the boxes of one image.
 
         Args:
-            base: mmdet's ``_bbox_post_process``, or that of the additions before.
-            *args: What that takes: of most heads, ``results`` (boxes, scores,
-                labels, score factors) and ``test_cfg`` first.
+            base: ``_bbox_post_process`` of mmdet, or of the previous additions.
+            *args: Its arguments; for most heads ``results`` (boxes, scores, labels,
+                score factors) and ``test_cfg`` come first.
             **kwargs: Likewise.
         """
         return base(*args, **kwargs)
 
     def final_scores(self, scores: Tensor, values: Tensor) -> Tensor:
-        """What boxes are ranked by, for an export; ``post_process`` without its rest.
+        """Return the scores that rank the boxes, for an export.
 
         Args:
-            scores: (…, K), plain, above 0.
-            values: The addition's own, (…, its values).
+            scores: Plain scores, (…, K), above 0.
+            values: The addition's own values, (…, ``num_values``).
         """
         return scores
 
     def not_exported(self) -> Optional[str]:
-        """What of it an export would leave out, and the way out, if anything."""
+        """Return why this addition cannot be exported, or ``None``."""
         return None

@@ -1,92 +1,154 @@
-"""Grid anchors and valid flags, kept from one training step to the next."""
+"""Prior anchors, kept from one training step to the next, and refined anchors."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any, Union
 
 import torch
+from mmdet.models.task_modules.coders import BaseBBoxCoder
 from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.structures.bbox import cat_boxes, get_box_tensor
 from torch import Tensor
 
-# Shapes remembered. Batches of one aspect ratio share few shapes; an entry
-# holds 17 bytes an anchor.
-CAPACITY = 16
 
+class ShapeCache:
+    """Results that depend on shapes alone, for the shapes seen last.
 
-class Recent:
-    """The results of the last few different calls.
+    A copy starts empty: an averaged or saved model has no use for them.
 
-    A copy starts empty: an averaged copy of a model has no use for them.
+    Args:
+        capacity: Number of results kept.
     """
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.items: OrderedDict[Hashable, Any] = OrderedDict()
+        self._results: dict[Hashable, Any] = {}
 
-    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What ``make()`` gave for this key, or gives now."""
-        if key in self.items:
-            self.items.move_to_end(key)
-        else:
-            self.items[key] = make()
-            if len(self.items) > self.capacity:
-                self.items.popitem(last=False)
-        return self.items[key]
+    def get(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """Return the result kept for ``key``, or compute and keep it."""
+        if key not in self._results:
+            if len(self._results) >= self.capacity:
+                del self._results[next(iter(self._results))]
+            self._results[key] = compute()
+        return self._results[key]
 
-    def __deepcopy__(self, memo: dict) -> 'Recent':
-        return Recent(self.capacity)
+    def __deepcopy__(self, memo: dict) -> 'ShapeCache':
+        return ShapeCache(self.capacity)
 
     def __reduce__(self) -> tuple:
-        return Recent, (self.capacity,)
+        return ShapeCache, (self.capacity,)
 
 
-class RememberedAnchors:
-    """Keeps an mmdet :class:`AnchorHead`'s grid anchors and valid flags."""
+class AnchorCache:
+    """Grid anchors by feature-map sizes, and valid flags by padded image size.
 
-    def get_anchors(
+    A batch of differently padded images shares its anchors, and each image finds its
+    own flags. One entry takes 16 bytes per anchor, or 1 byte per flag.
+    """
+
+    def __init__(self) -> None:
+        self._anchors = ShapeCache(16)
+        self._flags = ShapeCache(64)
+
+    def get(
         self,
+        generate: Callable[..., tuple[list, list]],
         featmap_sizes: list[tuple],
         batch_img_metas: list[dict],
-        device: Union[torch.device, str] = 'cuda',
+        device: Union[torch.device, str],
     ) -> tuple[list, list]:
-        """The base head's, remembered for the last few shapes."""
+        """Return what mmdet's ``get_anchors`` returns, in fresh lists.
+
+        Args:
+            generate: The base head's ``get_anchors``.
+            featmap_sizes: (H, W) of each level.
+            batch_img_metas: ``pad_shape`` of each image.
+            device: Device of the anchors.
+        """
         key = (
             tuple(tuple(size) for size in featmap_sizes),
-            tuple(tuple(meta['pad_shape'][:2]) for meta in batch_img_metas),
             str(device),
             torch.is_inference_mode_enabled(),
         )
-        make = super().get_anchors
-        kept = self.__dict__.setdefault('_recent_anchors', Recent()).get(
-            key, lambda: make(featmap_sizes, batch_img_metas, device=device)
-        )
-        # Lists of its own for everybody: some heads put other things into them.
-        return tuple([list(levels) for levels in images] for images in kept)
 
-    def prior_anchors(
-        self, cls_scores: list[Tensor], batch_img_metas: list[dict]
-    ) -> tuple[Tensor, Tensor]:
-        """A⁰, (1, A, 4) float32, xyxy in pixels, and who takes part, (N, A).
+        def anchors() -> list:
+            return generate(featmap_sizes, batch_img_metas[:1], device=device)[0][0]
 
-        Raises:
-            ValueError: If an image has no anchor inside it.
-        """
-        sizes = [scores.shape[-2:] for scores in cls_scores]
-        device = cls_scores[0].device
-        anchors, flags = self.get_anchors(sizes, batch_img_metas, device=device)
-        boxes = get_box_tensor(cat_boxes(anchors[0])).float()
-        border = self.train_cfg['allowed_border']
-        usable = torch.stack(
-            [
-                anchor_inside_flags(boxes, torch.cat(f), m['img_shape'][:2], border)
-                for f, m in zip(flags, batch_img_metas)
-            ]
-        )
-        if border >= 0 and not usable.any(dim=1).all():
-            raise ValueError(
-                f'train_cfg.allowed_border={border} leaves an image of this batch '
-                'without any anchor; set it to -1 to use all anchors, or give the '
-                'anchor generator smaller anchors'
+        def flags(meta: dict) -> list:
+            return generate(featmap_sizes, [meta], device=device)[1][0]
+
+        by_level = self._anchors.get(key, anchors)
+        # Each image gets lists of its own: some heads write into them.
+        return [list(by_level) for _ in batch_img_metas], [
+            list(self._flags.get((*key, *meta['pad_shape'][:2]), partial(flags, meta)))
+            for meta in batch_img_metas
+        ]
+
+
+def inside_flags(
+    boxes: Tensor, flags: list, batch_img_metas: list[dict], allowed_border: int
+) -> Tensor:
+    """Return which anchors of each image take part in training.
+
+    Args:
+        boxes: A⁰, (A, 4), float32, xyxy in pixels.
+        flags: Valid flags of each image and level.
+        batch_img_metas: ``img_shape`` of each image.
+        allowed_border: Pixels by which an anchor may leave the image; negative: any.
+
+    Returns:
+        (N, A) bool.
+
+    Raises:
+        ValueError: If an image has no anchor inside it.
+    """
+    valid = torch.stack(
+        [
+            anchor_inside_flags(
+                boxes, torch.cat(levels), meta['img_shape'][:2], allowed_border
             )
-        return boxes[None], usable
+            for levels, meta in zip(flags, batch_img_metas)
+        ]
+    )
+    if allowed_border >= 0 and not valid.any(dim=1).all():
+        raise ValueError(
+            f'train_cfg.allowed_border={allowed_border} excludes every anchor of an '
+            'image in this batch: set it to -1 to use all anchors, or give the anchor '
+            'generator smaller anchors'
+        )
+    return valid
+
+
+def grid_boxes(anchors: list) -> Tensor:
+    """Join the anchors of all levels: (A, 4), float32, xyxy in pixels."""
+    return get_box_tensor(cat_boxes(anchors)).float()
+
+
+@torch.no_grad()
+def refine_boxes(
+    bbox_coder: BaseBBoxCoder, boxes: Tensor, valid: Tensor, deltas: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute Aᵏ⁺¹ = decode(Aᵏ, tᵏ), detached, in float32, not clipped.
+
+    Args:
+        bbox_coder: Box coder of stage k.
+        boxes: Aᵏ, (N, A, 4) or (1, A, 4), float32, xyxy in pixels.
+        valid: Anchors that take part, (N, A) bool.
+        deltas: tᵏ, (N, A, 4), any floating dtype.
+
+    Returns:
+        Aᵏ⁺¹, (N, A, 4), and the anchors that are still valid. A box that becomes
+        non-finite or empty is excluded from all later stages and keeps its last valid
+        value.
+    """
+    boxes = boxes.expand_as(deltas)
+    with torch.autocast(boxes.device.type, enabled=False):
+        refined = bbox_coder.decode(
+            boxes.flatten(0, 1), deltas.detach().float().flatten(0, 1)
+        )
+    refined = get_box_tensor(refined).view_as(boxes)
+    x1, y1, x2, y2 = refined.unbind(-1)
+    area = (x2 - x1) * (y2 - y1)
+    # False for a NaN, too.
+    has_area = (x2 > x1) & (y2 > y1) & (area > 0) & (area < float('inf'))
+    return torch.where(has_area[..., None], refined, boxes), valid & has_area

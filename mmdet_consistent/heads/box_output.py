@@ -1,20 +1,88 @@
-"""The box output convolution that serves several regression stages."""
+"""Box outputs of a consistent head: where their channels are made, and where split.
+
+A box output has shape (N, A·D, H, W). For each of A anchors, its D channels are
+
+    the base head's own (4 deltas, unless it predicts something else),
+    4 deltas of each later one of S regression stages,
+    E values of the additions.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 
-class LaterStage(nn.Module):
-    """Weight and bias of one later output.
-
-    Not an ``nn.Conv2d`` on purpose: the base head's initialiser walks over all
-    convolutions, and this one has to start as a constant.
+class BoxLayout:
+    """Channel layout of a box output, per anchor.
 
     Args:
-        conv: The first stage's convolution, whose inputs are the same.
+        first_channels: Channels of the base head's own output.
+        reg_stages: S, regression stages including the base head's.
+        extra_channels: Channels of each addition.
+    """
+
+    def __init__(
+        self, first_channels: int, reg_stages: int, extra_channels: Sequence[int]
+    ) -> None:
+        self.first_channels = first_channels
+        self.stage_sizes = [first_channels] + [4] * (reg_stages - 1)
+        self.extra_sizes = list(extra_channels)
+
+    @property
+    def num_extra(self) -> int:
+        """E."""
+        return sum(self.extra_sizes)
+
+    @property
+    def num_channels(self) -> int:
+        """D."""
+        return sum(self.stage_sizes) + self.num_extra
+
+    def split_stages(self, levels: list[Tensor]) -> list[list[Tensor]]:
+        """Split the deltas by stage.
+
+        Args:
+            levels: Box outputs, (N, A·D, H, W).
+
+        Returns:
+            For each stage, levels of (N, A·4, H, W).
+        """
+        sizes = [*self.stage_sizes, self.num_extra]
+        if sum(sizes) == sizes[0]:
+            return [levels]
+        split = [
+            level.unflatten(1, (-1, sum(sizes))).split(sizes, 2) for level in levels
+        ]
+        return [
+            [level[stage].flatten(1, 2) for level in split]
+            for stage in range(len(self.stage_sizes))
+        ]
+
+    def extra_slice(self, index: int) -> slice:
+        """Return where an anchor's channels of one addition are."""
+        start = sum(self.stage_sizes) + sum(self.extra_sizes[:index])
+        return slice(start, start + self.extra_sizes[index])
+
+    def extra_values(self, index: int, levels: list[Tensor]) -> list[Tensor]:
+        """Return one addition's values of each level: (N, A, channels, H, W)."""
+        part = self.extra_slice(index)
+        return [
+            level.unflatten(1, (-1, self.num_channels))[:, :, part] for level in levels
+        ]
+
+
+class LaterOutput(nn.Module):
+    """Weight and bias of one later output.
+
+    Not an ``nn.Conv2d`` on purpose: the base head's initialiser visits every
+    convolution, and this output has to start as a constant.
+
+    Args:
+        conv: The first stage's convolution, which has the same inputs.
         num_anchors: A.
-        values: Shape (D,), what it gives for each anchor at first: of a regression
-            stage, the deltas that leave a box where it is.
+        values: Initial output per anchor, (D,): for a regression stage, the deltas that
+            leave a box unchanged.
     """
 
     def __init__(self, conv: nn.Conv2d, num_anchors: int, values: Tensor) -> None:
@@ -26,25 +94,25 @@ class LaterStage(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Back to the constant."""
+        """Restore the constant initial output."""
         self.weight.zero_()
         self.bias.copy_(self.start)
 
 
 class StagedConv2d(nn.Conv2d):
-    """A box output convolution with one set of deltas per regression stage.
+    """Box-output convolution with one set of deltas per regression stage.
 
-    ``weight`` and ``bias`` are the first stage's and keep the base head's
-    names, so a baseline's checkpoint loads; ``later_stages`` hold the others, then
-    the additions' values. All are computed by one convolution.
+    ``weight`` and ``bias`` are the first stage's and keep the base head's names, so
+    that a baseline's checkpoint loads. ``later_stages`` holds the other outputs: the
+    later stages' deltas, then the additions' values. One convolution computes them all.
 
     Args:
-        conv: The base head's box output with A·4 output channels.
-        identity_deltas: One (4,) tensor for each later stage: its coder's
-            encoding of "stay where you are". The weights start at zero, so a
-            fresh later stage returns exactly these.
-        extra_values: E, values of the additions for each anchor; they start at 0.
-        first_values: Values for each anchor that ``conv`` gives, if not 4 deltas.
+        conv: The base head's box output.
+        identity_deltas: For each later stage, its coder's encoding of an unchanged box,
+            (4,). The weights start at zero, so that a fresh later stage returns exactly
+            these.
+        extra_values: E; these values start at 0.
+        first_values: Channels per anchor of ``conv``.
     """
 
     def __init__(
@@ -72,20 +140,18 @@ class StagedConv2d(nn.Conv2d):
         if extra_values:
             values.append(torch.zeros(extra_values))
         self.later_stages = nn.ModuleList(
-            LaterStage(conv, self.num_anchors, value) for value in values
+            LaterOutput(conv, self.num_anchors, value) for value in values
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the deltas of all stages, and the additions' values.
 
         Args:
-            x: Features, shape (N, C, H, W).
+            x: Features, (N, C, H, W).
 
         Returns:
-            Shape (N, A·(S·4 + E), H, W); the channels run over anchors, then
-            stages, then the four deltas, then the extra values, so that a
-            ``reshape(-1, S * 4 + E)`` after mmdet's permutation gives one row per
-            anchor.
+            (N, A·D, H, W). After mmdet's permutation, ``reshape(-1, D)`` gives one row
+            per anchor.
         """
         first_bias = self.bias
         if first_bias is None:
@@ -99,9 +165,14 @@ class StagedConv2d(nn.Conv2d):
         return self._conv_forward(x, weight.flatten(0, 1), bias.flatten())
 
 
-def replace_box_output(
-    parent: nn.Module, name: str, identity_deltas: list[Tensor], *sizes: int
-) -> None:
-    """Put a :class:`StagedConv2d` in place of ``parent.<name>``."""
-    conv = getattr(parent, name)
-    setattr(parent, name, StagedConv2d(conv, identity_deltas, *sizes))
+def reset_later_outputs(module: nn.Module) -> None:
+    """Make every later stage below a module leave boxes unchanged."""
+    for child in module.modules():
+        if isinstance(child, LaterOutput):
+            child.reset()
+
+
+def stack_deltas(stages: Sequence[Tensor]) -> Tensor:
+    """Join the deltas of separate towers, (N, A·4, H, W) each, to (N, A·S·4, H, W)."""
+    split = [deltas.unflatten(1, (-1, 4)) for deltas in stages]
+    return torch.stack(split, dim=2).flatten(1, 3)

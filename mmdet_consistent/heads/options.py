@@ -1,4 +1,4 @@
-"""Checks and defaults of the stages' options."""
+"""Checks and defaults of a consistent head's options."""
 
 from collections.abc import Sequence
 from numbers import Real
@@ -8,13 +8,13 @@ from .variants import Variant
 
 
 class StageOptions(NamedTuple):
-    """The stages' options, checked.
+    """The options of the stages, checked and with defaults.
 
     Attributes:
-        label_stages: Label sets.
-        reg_stages: Regression outputs.
-        loss_weights: One classification loss weight for each label stage.
-        variant: Figure 4's detector.
+        label_stages: Number of label sets.
+        reg_stages: Number of regression outputs.
+        loss_weights: One classification loss weight per label stage.
+        variant: Detector of Figure 4.
     """
 
     label_stages: int
@@ -34,7 +34,8 @@ class StageOptions(NamedTuple):
         """Fill in the defaults and refuse impossible stages.
 
         Raises:
-            ValueError: Naming the field, its value and the way out.
+            ValueError: If an option is invalid. The message names the field and its
+                value, and suggests a fix.
         """
         variant = Variant.check(variant)
         default = 1 if variant.type == 'baseline' else 2
@@ -43,13 +44,13 @@ class StageOptions(NamedTuple):
         for name, value in (('label_stages', label_stages), ('reg_stages', reg_stages)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(
-                    f'{name} must be a whole number of at least 1, got {value!r}; '
-                    '1 is the base detector, 2 the paper'
+                    f'{name} must be an integer of at least 1, got {value!r}; 1 is the '
+                    "base detector, 2 is the paper's setting"
                 )
         if variant.type == 'baseline' and (label_stages, reg_stages) != (1, 1):
             raise ValueError(
                 f"variant='baseline' has one stage, but label_stages={label_stages} "
-                f'and reg_stages={reg_stages}: leave them out, or use '
+                f'and reg_stages={reg_stages}: remove them, or use '
                 "variant='consistent'"
             )
         if label_stages - 1 > reg_stages:
@@ -71,7 +72,7 @@ class StageOptions(NamedTuple):
 def _check_weights(
     stage_loss_weights: Optional[Sequence[float]], label_stages: int
 ) -> tuple[float, ...]:
-    """One finite weight for each label stage; default: all 1."""
+    """Return one finite weight per label stage; the default is all 1."""
     if stage_loss_weights is None:
         return (1.0,) * label_stages
     is_list = isinstance(stage_loss_weights, Sequence)
@@ -84,35 +85,35 @@ def _check_weights(
     if len(weights) != label_stages:
         raise ValueError(
             f'stage_loss_weights={weights} has {len(weights)} entries for '
-            f'label_stages={label_stages}: give one weight for each label stage'
+            f'label_stages={label_stages}: give one weight per label stage'
         )
     if any(not w >= 0 or w == float('inf') for w in weights) or not any(weights):
         raise ValueError(
-            f'stage_loss_weights={weights} must be finite, not negative and not '
+            f'stage_loss_weights={weights} must be finite, non-negative and not '
             'all 0: the classification output would learn nothing'
         )
     return weights
 
 
 def is_real(value: Any) -> bool:
-    """Whether it is a number; True and False are none."""
+    """Return whether the value is a real number (bools excluded)."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def are_configs(value: Any) -> bool:
-    """Whether it is a list of configs, each with a ``type``."""
+    """Return whether the value is a list of configs, each with a ``type``."""
     listed = isinstance(value, Sequence) and not isinstance(value, str)
     return listed and all(isinstance(c, dict) and 'type' in c for c in value)
 
 
-def broadcast(
+def one_per_stage(
     name: str, configs: Union[dict, Sequence[dict], None], count: int
 ) -> Optional[list[dict]]:
-    """One config for every later stage; ``None`` stays ``None``.
+    """Return one config per later stage; ``None`` stays ``None``.
 
     Raises:
-        ValueError: If it is neither a config nor a list of configs, or a list of
-            another length than there are later stages.
+        ValueError: If the option is neither a config nor a list of configs, or the list
+            has another length than there are later stages.
     """
     if configs is None:
         return None
@@ -126,14 +127,14 @@ def broadcast(
     if len(configs) != count:
         raise ValueError(
             f'{name} has {len(configs)} entries, but there are {count} stages '
-            'after the first one: give one config for each, or a single config '
+            'after the first one: give one config per stage, or a single config '
             'for all'
         )
     return list(configs)
 
 
 def default_assigners(count: int) -> list[dict]:
-    """The paper's thresholds: 0.6/0.5 for stage 1, 0.7/0.6 for later ones."""
+    """Return the paper's thresholds: 0.6/0.5 for stage 1, 0.7/0.6 for later ones."""
     first = dict(type='SecondPassAssigner', pos_iou_thr=0.6, neg_iou_thr=0.5)
     later = dict(type='SecondPassAssigner', pos_iou_thr=0.7, neg_iou_thr=0.6)
     return [first, *[later] * (count - 1)][:count]

@@ -5,34 +5,36 @@ from mmdet.models.dense_heads import RetinaHead
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from .cls_loss import is_plain_focal, is_plain_quality, keeps_seams
+from .box_loss import is_rowwise
+from .box_output import stack_deltas
+from .cls_loss import is_plain_focal, is_plain_quality
 from .consistent_mixin import ConsistentMixin
-from .variants import FeatureGate, LaterTower, stack_deltas
+from .first_stage import overrides_none_of
+from .variants import FeatureGate, LaterTower
 
 
 @MODELS.register_module()
 class ConsistentRetinaHead(ConsistentMixin, RetinaHead):
     """RetinaNet's head under consistent optimization (ConRetinaNet).
 
-    Towers and the classification output are
-    :class:`mmdet.models.dense_heads.RetinaHead`'s; ``retina_reg`` gives one
-    set of deltas per regression stage. The options are those of
-    :class:`ConsistentMixin`; every other argument is ``RetinaHead``'s.
+    Towers and classification output are those of
+    :class:`mmdet.models.dense_heads.RetinaHead`. ``retina_reg`` returns one set of
+    deltas per regression stage. The options are those of :class:`ConsistentMixin`;
+    every other argument is ``RetinaHead``'s.
     """
 
-    def _box_outputs(self) -> list[tuple[nn.Module, str]]:
+    def box_output_layers(self) -> list[tuple[nn.Module, str]]:
+        """Return ``retina_reg``, which serves all levels."""
         return [(self, 'retina_reg')]
 
-    def _base_is_plain(self) -> bool:
-        loss = self.loss_cls
-        plain = is_plain_focal(loss) or is_plain_quality(loss)
-        return (
-            plain
-            and self._sums_boxes()
-            and keeps_seams(type(self), ConsistentRetinaHead)
-        )
+    def can_fuse_first_stage(self) -> bool:
+        """Return whether the losses are plain sums and the targets mmdet's own."""
+        plain = is_plain_focal(self.loss_cls) or is_plain_quality(self.loss_cls)
+        own_targets = overrides_none_of(type(self), ConsistentRetinaHead)
+        return plain and is_rowwise(self.loss_bbox) and own_targets
 
-    def _build_later_towers(self) -> None:
+    def build_later_towers(self) -> None:
+        """Build a copy of both towers per later stage, with gates in variant (c)."""
         gated = self.variant.type == 'gated_cascade'
 
         def tower(convs: nn.ModuleList, output: nn.Module) -> LaterTower:
@@ -40,7 +42,7 @@ class ConsistentRetinaHead(ConsistentMixin, RetinaHead):
             if gated:
                 channels = self.feat_channels if len(convs) else self.in_channels
                 gate = FeatureGate(self.in_channels, channels, self.variant.gate)
-            return LaterTower(convs, output, gate)
+            return LaterTower(list(convs), output, gate)
 
         self.later_cls = nn.ModuleList(
             tower(self.cls_convs, self.retina_cls) for _ in range(1, self.label_stages)
@@ -50,23 +52,24 @@ class ConsistentRetinaHead(ConsistentMixin, RetinaHead):
         )
 
     def init_weights(self) -> None:
-        """The base head's; a cascade's later outputs get the first one's biases."""
+        """Initialise as the base head; later outputs of a cascade copy its biases."""
+        done = self.is_init
         super().init_weights()
-        if self.variant.own_towers:
+        if self.variant.has_separate_towers and not done:
             for tower in self.later_cls:
                 tower.output.bias.data.copy_(self.retina_cls.bias.data)
 
     def forward_single(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and deltas of one level.
+        """Compute the outputs of one level.
 
         Args:
             x: Features, (N, C, H, W).
 
         Returns:
-            Logits, (N, A·C, H, W), of a cascade (N, K·A·C, H, W), stage after
-            stage; deltas, (N, A·S·4, H, W).
+            Logits, (N, A·C, H, W), of a cascade (N, K·A·C, H, W), stage after stage;
+            and box outputs, (N, A·(S·4 + E), H, W).
         """
-        if not self.variant.own_towers:
+        if not self.variant.has_separate_towers:
             return super().forward_single(x)
         outputs = []
         branches = (

@@ -1,36 +1,43 @@
 """ConSSD's head."""
 
+from typing import Optional
+
 import torch
 from mmdet.models.dense_heads import SSDHead
-from mmdet.models.losses import smooth_l1_loss
+from mmdet.models.losses import SmoothL1Loss
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ..losses import mined_losses, softmax_losses
-from ..losses.layout import class_rows, mmdet_order, split_levels
-from .cls_loss import keeps_seams
+from .box_output import stack_deltas
+from .cls_loss import mined_label_set_losses
 from .consistent_mixin import ConsistentMixin
+from .first_stage import overrides_none_of
+from .stage import Stage
 from .targets import StageTargets
-from .variants import LaterTower, stack_deltas
+from .variants import LaterTower
 
 
 class SSDStages(ConsistentMixin):
-    """Later stages of :class:`mmdet.models.dense_heads.SSDHead` and its kin."""
+    """Later stages of :class:`mmdet.models.dense_heads.SSDHead` and its subclasses."""
 
-    def _box_outputs(self) -> list[tuple[nn.Module, str]]:
+    #: mmdet's predict path reads it from every head, but its SSD head has no such
+    #: module.
+    loss_cls: Optional[nn.Module] = None
+
+    def box_output_layers(self) -> list[tuple[nn.Module, str]]:
+        """Return the last layer of each level's box branch."""
         return [(layers, str(len(layers) - 1)) for layers in self.reg_convs]
 
-    def _sums_boxes(self) -> bool:
-        return True
+    def stage_losses(self, index: int) -> tuple[Optional[nn.Module], nn.Module]:
+        """Return SSD's smooth L1; its classification loss is a function."""
+        return None, SmoothL1Loss(beta=self.train_cfg['smoothl1_beta'])
 
-    def _build_stage_losses(self, later: int) -> None:
-        """Nothing to build: SSD's losses are functions."""
-
-    def _build_later_towers(self) -> None:
+    def build_later_towers(self) -> None:
+        """Build a copy of all branches per later stage."""
         if self.variant.type == 'gated_cascade':
             raise ValueError(
                 f"variant='{self.variant.type}': SSD's head has no tower whose "
-                "features a gate could let in; use variant='cascade' or 'consistent'"
+                "features a gate could admit; use variant='cascade' or 'consistent'"
             )
 
         def stages(levels: nn.ModuleList, count: int) -> nn.ModuleList:
@@ -43,17 +50,17 @@ class SSDStages(ConsistentMixin):
         self.later_reg = stages(self.reg_convs, self.reg_stages)
 
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Logits and deltas of all levels.
+        """Compute the outputs of all levels.
 
         Args:
             x: Features of each level, (N, C, H, W).
 
         Returns:
-            Logits of each level, (N, A·C, H, W), of a cascade (N, K·A·C, H, W),
-            stage after stage; deltas of each level, (N, A·S·4, H, W).
+            Logits of each level, (N, A·C, H, W), of a cascade (N, K·A·C, H, W), stage
+            after stage; and box outputs of each level, (N, A·(S·4 + E), H, W).
         """
         cls_scores, bbox_preds = super().forward(x)
-        if not self.variant.own_towers:
+        if not self.variant.has_separate_towers:
             return cls_scores, bbox_preds
         for level, features in enumerate(x):
             cls_scores[level] = torch.cat(
@@ -68,17 +75,18 @@ class SSDStages(ConsistentMixin):
         return cls_scores, bbox_preds
 
     def label_losses(
-        self, levels: list[Tensor], targets: dict[int, StageTargets]
+        self,
+        levels: list[Tensor],
+        stages: list[Stage],
+        targets: dict[int, StageTargets],
     ) -> list[Tensor]:
-        """See :func:`mined_label_losses`."""
-        return mined_label_losses(self, levels, targets)
-
-    def box_loss(
-        self, stage: int, pred: Tensor, target: Tensor, avg_factor: Tensor
-    ) -> Tensor:
-        """Smooth L1 of stage k, summed over (P, 4) and divided: a scalar."""
-        return smooth_l1_loss(
-            pred, target, beta=self.train_cfg['smoothl1_beta'], avg_factor=avg_factor
+        """Compute the softmax loss with hard negatives mined per label set."""
+        return mined_label_set_losses(
+            levels,
+            self.num_classes,
+            self.train_cfg['neg_pos_ratio'],
+            [targets[stage.index] for stage in stages],
+            self.select_rows,
         )
 
 
@@ -86,51 +94,16 @@ class SSDStages(ConsistentMixin):
 class ConsistentSSDHead(SSDStages, SSDHead):
     """SSD's head under consistent optimization (ConSSD, Table 5).
 
-    Softmax cross-entropy with hard negatives mined **per label set**, smooth L1
-    on positives, both divided by the stage's positives. Each level's box output
-    gives one set of deltas per regression stage. The options are those of
+    Softmax cross-entropy with hard negatives mined **per label set**, and smooth L1 on
+    positives, both divided by the stage's positives. Each level's box output returns
+    one set of deltas per regression stage. The options are those of
     :class:`ConsistentMixin`; every other argument is that of
     :class:`mmdet.models.dense_heads.SSDHead`.
 
-    Of Figure 4's variants there is no ``gated_cascade``: without towers there are
-    no features of a previous stage that a gate could let in.
+    Figure 4's ``gated_cascade`` is not available: without towers there are no features
+    of a previous stage for a gate to admit.
     """
 
-    def _base_is_plain(self) -> bool:
-        return keeps_seams(type(self), ConsistentSSDHead)
-
-
-def mined_label_losses(
-    head: ConsistentMixin, levels: list[Tensor], targets: dict[int, StageTargets]
-) -> list[Tensor]:
-    """Softmax loss with mined negatives under several label sets.
-
-    Args:
-        head: For its classes and ``train_cfg.neg_pos_ratio``.
-        levels: c, (N, A·(C + 1), H, W) each.
-        targets: Of each stage whose labels it meets.
-
-    Returns:
-        A scalar for each stage, divided by its normaliser.
-    """
-    if not targets:
-        return []
-    labels = torch.stack([target.labels for target in targets.values()])
-    weights = torch.stack([target.label_weights for target in targets.values()])
-    channels = head.cls_out_channels
-    rows = softmax_losses(
-        [class_rows(scores, channels) for scores in levels],
-        split_levels(labels, levels, channels),
-    )
-    losses = torch.cat(
-        [mmdet_order(x, scores) for x, scores in zip(rows, levels)], dim=2
-    )
-    sums = mined_losses(
-        losses * weights,
-        labels < head.num_classes,
-        labels == head.num_classes,
-        head.train_cfg['neg_pos_ratio'],
-    )
-    return [
-        value / target.cls_avg_factor for value, target in zip(sums, targets.values())
-    ]
+    def can_fuse_first_stage(self) -> bool:
+        """Return whether the targets are mmdet's own; the losses are always sums."""
+        return overrides_none_of(type(self), ConsistentSSDHead)

@@ -1,8 +1,8 @@
-"""What a cascade's later stages have of their own (Figure 4 b and c)."""
+"""The cascades of Figure 4 (b and c): separate towers per stage, and merged scores."""
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +12,16 @@ VARIANTS = ('baseline', 'cascade', 'gated_cascade', 'consistent')
 
 
 class Variant(NamedTuple):
-    """Which of Figure 4's detectors, and what the paper leaves open of it.
+    """Detector of the paper's Figure 4, with the choices the paper does not specify.
 
     Attributes:
         type: ``'baseline'`` (a), ``'cascade'`` (b), ``'gated_cascade'`` (c) or
             ``'consistent'`` (d).
-        scores: A cascade's scores at inference: ``'mean'`` of the stages'
-            probabilities, or the ``'last'`` stage's.
-        gate: How (c) lets the previous tower's features in: ``'pixel'``, by a
-            1 × 1 convolution of both features, or ``'channel'``, by one number
-            a channel; a sigmoid follows.
+        scores: Scores of a cascade at inference: ``'mean'`` of the stages'
+            probabilities, or those of the ``'last'`` stage.
+        gate: How (c) admits the previous tower's features: ``'pixel'``, by a 1 × 1
+            convolution of both features, or ``'channel'``, by one number per channel. A
+            sigmoid follows.
     """
 
     type: str
@@ -29,16 +29,16 @@ class Variant(NamedTuple):
     gate: str = 'pixel'
 
     @property
-    def own_towers(self) -> bool:
-        """Whether later stages have towers and outputs of their own."""
+    def has_separate_towers(self) -> bool:
+        """Whether later stages have their own towers and outputs."""
         return self.type in ('cascade', 'gated_cascade')
 
     @classmethod
     def check(cls, value: Union[str, dict]) -> 'Variant':
-        """Read the option.
+        """Read the option ``variant``.
 
         Raises:
-            ValueError: Naming the field, its value and the way out.
+            ValueError: If it is invalid. The message names the field and its choices.
         """
         fields = {'type': value} if isinstance(value, str) else value
         if not isinstance(fields, dict) or 'type' not in fields:
@@ -52,8 +52,8 @@ class Variant(NamedTuple):
         for name, chosen in fields.items():
             if name not in choices:
                 raise ValueError(
-                    f'variant={value!r} has an unknown option {name!r}; '
-                    f'there are {tuple(choices)}'
+                    f'variant={value!r} has an unknown option {name!r}; use '
+                    f'{tuple(choices)}'
                 )
             if chosen not in choices[name]:
                 where = 'variant' if isinstance(value, str) else f'variant.{name}'
@@ -62,9 +62,44 @@ class Variant(NamedTuple):
                 )
         return cls(**fields)
 
+    def split_scores(
+        self, cls_scores: list[Tensor], label_stages: int
+    ) -> list[list[Tensor]]:
+        """Split levels of logits by stage. A shared output makes a single stage.
+
+        Args:
+            cls_scores: Logits of each level, (N, A·C, H, W); of a cascade,
+                (N, K·A·C, H, W), stage after stage.
+            label_stages: K.
+        """
+        if not self.has_separate_towers:
+            return [cls_scores]
+        levels = [scores.chunk(label_stages, dim=1) for scores in cls_scores]
+        return [list(stage) for stage in zip(*levels)]
+
+    def merge_scores(
+        self, stages: list[list[Tensor]], use_sigmoid: bool, num_classes: int
+    ) -> list[Tensor]:
+        """Merge the logits of all stages into those that score the boxes.
+
+        Args:
+            stages: Result of :meth:`split_scores`.
+            use_sigmoid: Whether scores are sigmoids, else a softmax over C.
+            num_classes: C, without the background class of a softmax.
+
+        Returns:
+            Logits of each level, (N, A·C, H, W).
+        """
+        if len(stages) == 1 or self.scores == 'last':
+            return stages[-1]
+        return [
+            mean_score_logits(list(level), use_sigmoid, num_classes)
+            for level in zip(*stages)
+        ]
+
 
 class FeatureGate(nn.Module):
-    """x + σ(gate) · previous: as much of a tower's features as helps.
+    """Adds gated features of the previous tower: x + σ(gate) · previous.
 
     Args:
         in_channels: Channels of x.
@@ -84,7 +119,7 @@ class FeatureGate(nn.Module):
             self.match = nn.Conv2d(channels, in_channels, 1)
 
     def forward(self, x: Tensor, previous: Tensor) -> Tensor:
-        """Add the previous features, gated; all (N, C, H, W)."""
+        """Add the gated previous features; all are (N, C, H, W)."""
         logit = (
             self.logit
             if self.conv is None
@@ -95,19 +130,16 @@ class FeatureGate(nn.Module):
 
 
 class LaterTower(nn.Module):
-    """One branch (classification or regression) of one later stage.
+    """One branch, classification or regression, of one later stage of a cascade.
 
     Args:
-        convs: The first stage's tower; its layers are copied.
+        convs: The first stage's tower, whose layers are copied.
         output: The first stage's output convolution, copied as well.
-        gate: Lets the previous tower's features in, or ``None``.
+        gate: Admits the previous tower's features; ``None`` in variant (b).
     """
 
     def __init__(
-        self,
-        convs: Sequence[nn.Module],
-        output: nn.Module,
-        gate: Union[FeatureGate, None],
+        self, convs: Sequence[nn.Module], output: nn.Module, gate: Optional[FeatureGate]
     ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(copy.deepcopy(conv) for conv in convs)
@@ -115,11 +147,11 @@ class LaterTower(nn.Module):
         self.gate = gate
 
     def forward(self, x: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-        """The stage's output and its tower's features.
+        """Compute the stage's output, and the features of its tower.
 
         Args:
             x: Features of a level, (N, C, H, W).
-            previous: The previous stage's tower's features.
+            previous: Features of the previous stage's tower.
         """
         if self.gate is not None:
             x = self.gate(x, previous)
@@ -128,21 +160,15 @@ class LaterTower(nn.Module):
         return self.output(x), x
 
 
-def stack_deltas(stages: Sequence[Tensor]) -> Tensor:
-    """Stages of (N, A·4, H, W) to (N, A·S·4, H, W), as the chained coder cuts it."""
-    split = [deltas.unflatten(1, (-1, 4)) for deltas in stages]
-    return torch.stack(split, dim=2).flatten(1, 3)
-
-
 def mean_score_logits(
     stages: list[Tensor], use_sigmoid: bool, num_classes: int
 ) -> Tensor:
-    """Logits whose scores are the mean of the stages' probabilities.
+    """Return logits whose scores are the mean of the stages' probabilities.
 
     Args:
         stages: Logits of each stage, (N, A·C, H, W).
-        use_sigmoid: Whether scores are sigmoids, or a softmax over C.
-        num_classes: C, but for the background that a softmax has besides.
+        use_sigmoid: Whether scores are sigmoids, else a softmax over C.
+        num_classes: C, without the background class of a softmax.
 
     Returns:
         (N, A·C, H, W).

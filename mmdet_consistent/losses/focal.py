@@ -1,15 +1,14 @@
 """Focal loss of one set of logits under several label sets at once."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..utils.device import is_on_cpu
-from .blocks import CPU_BLOCK, GPU_BLOCK, row_blocks
+from .blocks import block_size, row_blocks
 
 # An infinite logit counts as this much, so that loss and gradient stay finite.
 LARGEST_LOGIT = 1e6
@@ -22,33 +21,33 @@ def focal_losses(
     gamma: float = 2.0,
     alpha: float = 0.25,
 ) -> Tensor:
-    """Sum of the sigmoid focal loss under each of K label sets.
+    """Sum the sigmoid focal loss under each of K label sets.
 
-    Nearly every entry is background under every label set. So the background
-    terms f⁻ are summed once for all sets, but for the few cells that are a label of
-    some set; these are added for each set by themselves, as f⁺ or f⁻. That is exact
-    and takes one pass over the logits, whatever K is.
+    Nearly every entry is background under every label set. Therefore the background
+    terms f⁻ are summed once for all sets, except in the few cells that are a label of
+    some set. Those cells are added for each set separately, as f⁺ or f⁻. The result is
+    exact and takes one pass over the logits, whatever K is.
 
     The logits come in parts, such as a detector's levels, with the classes in the
     middle, so that a feature map need not be rearranged.
 
     Args:
-        logits: Parts of shape (B, C, P), of any floating dtype. Terms are computed
-            in float32 at least and added up in float64.
+        logits: Parts of shape (B, C, P), any floating dtype. Terms are computed in
+            float32 at least and summed in float64.
         labels: For each part, (K, B, P) long, 0 to C; C is background.
-        weights: For each part, (K, B, P); 0 where a row is ignored.
+        weights: For each part, (K, B, P) float; 0 where a row is ignored.
         gamma: Focusing parameter.
-        alpha: Weight of a positive term; 1 - alpha is that of background.
+        alpha: Weight of a positive term; a background term weighs 1 - alpha.
 
     Returns:
-        The sums, shape (K,), float32 (float64 where the logits are), to be
-        divided by a normaliser. The gradient reaches the logits alone.
+        The sums, (K,), float32 (float64 if the logits are), not yet normalised. The
+        gradient reaches only the logits.
     """
     return _FocalLosses.apply(gamma, alpha, len(logits), *logits, *labels, *weights)
 
 
 class _FocalLosses(torch.autograd.Function):
-    """Keeps the background's slope, which becomes the gradient."""
+    """Keeps the slope of the background terms, which becomes the gradient."""
 
     @staticmethod
     def forward(
@@ -56,20 +55,21 @@ class _FocalLosses(torch.autograd.Function):
     ) -> Tensor:
         ctx.gamma, ctx.alpha = gamma, alpha
         ctx.num_parts = num_parts
-        slopes, losses = [], 0
+        slopes: list[Optional[Tensor]] = []
+        losses: Union[Tensor, float] = 0.0
         for part, (logits, labels, weights) in enumerate(_parts(tensors)):
             row_sums, slope = _background(
                 logits, labels, gamma, alpha, ctx.needs_input_grad[3 + part]
             )
             slopes.append(slope)
-            losses = losses + _wide_sum(weights * row_sums, (1, 2))
+            losses = losses + sum_float64(weights * row_sums, (1, 2))
 
-            cells = _LabelCells(logits, labels)
-            weights = weights[:, cells.row, cells.place]
-            background, _ = _terms(cells.logits, gamma, 1 - alpha)
-            positive, _ = _terms(-cells.logits, gamma, alpha)
-            terms = torch.where(cells.is_label, positive, background)
-            losses = losses + _wide_sum(terms * weights * cells.is_first, 1)
+            _, x, is_label = _label_cells(logits, labels)
+            background, _ = _terms(x, gamma, 1 - alpha)
+            positive, _ = _terms(-x, gamma, alpha)
+            terms = torch.where(is_label, positive, background)
+            terms = terms * _first_of_equal(labels, logits.shape[1])
+            losses = losses + sum_float64(terms * weights[:, None], (1, 2, 3))
         ctx.save_for_backward(*tensors)
         ctx.slopes = slopes
         return losses.to(torch.promote_types(tensors[0].dtype, torch.float32))
@@ -77,7 +77,7 @@ class _FocalLosses(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
-        grads = []
+        grads: list[Optional[Tensor]] = []
         for part, (logits, labels, weights) in enumerate(_parts(ctx.saved_tensors)):
             if not ctx.needs_input_grad[3 + part]:
                 grads.append(None)
@@ -91,70 +91,59 @@ class _FocalLosses(torch.autograd.Function):
             grad_logits = slope.mul_(row_weights[:, None].to(slope.dtype))
 
             # A label's cell is positive for some sets and background for others.
+            column, x, is_label = _label_cells(logits, labels)
+            as_positive = (weights[:, None] * is_label).sum(dim=0)
+            _, background = _terms(x, ctx.gamma, 1 - ctx.alpha)
+            _, positive = _terms(-x, ctx.gamma, ctx.alpha)
+            value = (row_weights - as_positive) * background - as_positive * positive
             # Sets with the same label write the same value.
-            cells = _LabelCells(logits, labels)
-            as_positive = weights[:, cells.row, cells.place] * cells.is_label
-            as_positive = as_positive.sum(dim=0)
-            as_background = row_weights[cells.row, cells.place] - as_positive
-            _, background = _terms(cells.logits, ctx.gamma, 1 - ctx.alpha)
-            _, positive = _terms(-cells.logits, ctx.gamma, ctx.alpha)
-            value = as_background * background - as_positive * positive
-            grad_logits[cells.row, cells.column, cells.place] = value.to(logits.dtype)
-            grads.append(grad_logits)
+            value, column = value.movedim(0, 1), column.movedim(0, 1)
+            grads.append(grad_logits.scatter_(1, column, value.to(logits.dtype)))
         return (None, None, None, *grads, *[None] * (2 * ctx.num_parts))
 
 
-class _LabelCells:
-    """The E cells that are a label of some set.
-
-    On a GPU there is one for every set and row, background's as well, with a
-    column of no meaning and equal to no label: choosing some would make the host
-    wait for the device.
-
-    Attributes:
-        row, column, place: Indices into (B, C, P), (E,) each.
-        logits: There, (E,), at least float32, cut.
-        is_label: Whether the cell is the label of each set, (K, E).
-        is_first: Whether no earlier set has the same label there, (E,).
-    """
-
-    def __init__(self, logits: Tensor, labels: Tensor) -> None:
-        num_classes = logits.shape[1]
-        if is_on_cpu(logits):
-            own_set, self.row, self.place = torch.where(labels < num_classes)
-            label = labels[own_set, self.row, self.place]
-        else:
-            shape = labels.shape
-            own_set, self.row, self.place = (
-                index.expand(shape).flatten()
-                for index in torch.meshgrid(
-                    *(torch.arange(n, device=labels.device) for n in shape),
-                    indexing='ij',
-                )
-            )
-            label = labels.flatten()
-        self.column = label.clamp(max=num_classes - 1)
-        self.logits = _cut(_wide_enough(logits[self.row, self.column, self.place]))
-        there = labels[:, self.row, self.place]
-        self.is_label = there == self.column
-        sets = torch.arange(len(labels), device=labels.device)[:, None]
-        earlier = (there == label) & (sets < own_set)
-        self.is_first = ~earlier.any(dim=0) & (label < num_classes)
-
-
 def _parts(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Logits, labels and weights of each part."""
+    """Yield the logits, labels and weights of each part."""
     count = len(tensors) // 3
     return zip(tensors[:count], tensors[count : 2 * count], tensors[2 * count :])
+
+
+def _label_cells(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Look up the cell that each set labels in each row.
+
+    A background row has no such cell. It gets the last class, so that nothing has to be
+    selected.
+
+    Returns:
+        Class of each set's cell, (L, B, P), its logit, (L, B, P), and whether it is the
+        label of set K, (K, L, B, P), for L = K sets of cells.
+    """
+    column = labels.clamp(max=logits.shape[1] - 1)
+    x = logits.gather(1, column.movedim(0, 1)).movedim(1, 0)
+    x = clamp_logits(x.to(torch.promote_types(x.dtype, torch.float32)))
+    return column, x, labels[:, None] == column
+
+
+def _first_of_equal(labels: Tensor, num_classes: int) -> Tensor:
+    """Return which sets' cells count, (K, B, P): no background, no cell twice."""
+    counts = labels < num_classes
+    for index in range(1, len(labels)):
+        counts[index] &= (labels[:index] != labels[index]).all(dim=0)
+    return counts
 
 
 def _terms(
     x: Tensor, gamma: float, scale: float, slope: Optional[Tensor] = None
 ) -> tuple[Tensor, Tensor]:
-    """Value and slope of scale · σ(x)^γ · log(1 + eˣ): background's term.
+    """Return value and slope of a background term, scale · σ(x)^γ · log(1 + eˣ).
 
-    A positive's term at logit x is that of -x, with the opposite slope. ``slope``
-    is where to put the latter.
+    A positive term at logit x is the background term at -x, with the opposite slope.
+
+    Args:
+        x: Logits, at least float32.
+        gamma: γ.
+        scale: Weight of the term.
+        slope: Where to write the slope.
     """
     probability = x.sigmoid()
     softplus = F.softplus(x)
@@ -169,11 +158,11 @@ def _terms(
 def _background(
     logits: Tensor, labels: Tensor, gamma: float, alpha: float, keep_slope: bool
 ) -> tuple[Tensor, Optional[Tensor]]:
-    """Background's terms, a block at a time, without the cells that are a label.
+    """Sum the background terms block by block, without the labelled cells.
 
     Returns:
-        Sum of each row, (B, P), and, if asked for, the slope, (B, C, P), 0 in
-        the cells left out.
+        The sum of each row, (B, P), and, if asked for, the slope, (B, C, P), 0 in the
+        cells left out.
     """
     rows, classes, places = logits.shape
     dtype = torch.promote_types(logits.dtype, torch.float32)
@@ -181,31 +170,25 @@ def _background(
     slope = None
     if keep_slope:
         slope = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    block = CPU_BLOCK if is_on_cpu(logits) else GPU_BLOCK
-    for part in row_blocks(logits, block):
+    for part in row_blocks(logits, block_size(logits)):
         x = logits[part[0], :, part[1]]
-        cut = x.new_empty((len(x), classes + 1, x.shape[2]), dtype=dtype)
-        torch.clamp(x.to(dtype), max=LARGEST_LOGIT, out=cut[:, :classes])
-        # At this logit, term and slope are 0; background marks a row to spare.
+        clamped = x.new_empty((len(x), classes + 1, x.shape[2]), dtype=dtype)
+        torch.clamp(x.to(dtype), max=LARGEST_LOGIT, out=clamped[:, :classes])
+        # At this logit, term and slope are 0. Background marks the spare row.
         block_labels = labels[:, part[0], part[1]].movedim(0, 1)
-        cut.scatter_(1, block_labels, -LARGEST_LOGIT)
+        clamped.scatter_(1, block_labels, -LARGEST_LOGIT)
         out = None if slope is None else slope[part[0], :, part[1]]
-        value, _ = _terms(cut[:, :classes], gamma, 1 - alpha, out)
+        value, _ = _terms(clamped[:, :classes], gamma, 1 - alpha, out)
         torch.sum(value, dim=1, out=row_sums[part])
     return row_sums, slope
 
 
-def _wide_sum(x: Tensor, dim: Any) -> Tensor:
-    """A sum in float64, where the device has it."""
-    wide = torch.float32 if x.device.type == 'mps' else torch.float64
-    return x.sum(dim=dim, dtype=wide)
+def sum_float64(x: Tensor, dim: Any) -> Tensor:
+    """Sum in float64 if the device supports it, else in float32."""
+    dtype = torch.float32 if x.device.type == 'mps' else torch.float64
+    return x.sum(dim=dim, dtype=dtype)
 
 
-def _wide_enough(x: Tensor) -> Tensor:
-    """In float32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _cut(x: Tensor) -> Tensor:
-    """Infinite logits cut; a NaN stays one, to be seen in the loss."""
+def clamp_logits(x: Tensor) -> Tensor:
+    """Clamp infinite logits. A NaN stays, so that the loss shows it."""
     return x.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)

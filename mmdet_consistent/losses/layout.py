@@ -1,19 +1,31 @@
-"""A level's logits as rows of classes, without rearranging them in memory."""
+"""Memory layouts of a level's logits, read without rearranging them.
+
+A level has N images, A anchors per place, C channels per anchor, and H × W places:
+
+=================  ======================  ==================================
+layout             shape                   order of the rows
+=================  ======================  ==================================
+a feature map      (N, A·C, H, W)
+its class rows     (N·A, C, H·W)           image, anchor, place
+… channels-last    (N·H·W·A, C, 1)         image, place, anchor
+mmdet's order      (N, H·W·A)              image, place, anchor
+=================  ======================  ==================================
+"""
 
 import torch
 from torch import Tensor
 
 
 def class_rows(scores: Tensor, num_channels: int) -> Tensor:
-    """View (N, A·C, H, W) as (B, C, P), with the classes in the middle.
+    """View a feature map as (B, C, P), with the classes in the middle.
 
     Args:
-        scores: Logits of one level; channels run over anchors, then classes.
+        scores: Logits of one level, (N, A·C, H, W); channels run over anchors, then
+            classes.
         num_channels: C.
 
     Returns:
-        (N·A, C, H·W), or, for a feature map in channels-last memory,
-        (N·H·W·A, C, 1).
+        (N·A, C, H·W), or (N·H·W·A, C, 1) for a map in channels-last memory.
     """
     if is_channels_last(scores):
         return scores.permute(0, 2, 3, 1).reshape(-1, num_channels, 1)
@@ -21,7 +33,7 @@ def class_rows(scores: Tensor, num_channels: int) -> Tensor:
 
 
 def anchor_rows(values: Tensor, scores: Tensor, num_channels: int) -> Tensor:
-    """Bring one level's values of anchors into the order of :func:`class_rows`.
+    """Bring one level's values per anchor into the order of :func:`class_rows`.
 
     Args:
         values: (K, N, H·W·A), in mmdet's order of anchors.
@@ -40,7 +52,7 @@ def anchor_rows(values: Tensor, scores: Tensor, num_channels: int) -> Tensor:
 
 
 def mmdet_order(rows: Tensor, scores: Tensor) -> Tensor:
-    """Bring rows (K, B, P) back into mmdet's order (K, N, H·W·A)."""
+    """Bring rows (K, B, P) back into mmdet's order, (K, N, H·W·A)."""
     num_images = len(scores)
     if is_channels_last(scores):
         return rows.reshape(len(rows), num_images, -1)
@@ -54,14 +66,16 @@ def flatten_levels(levels: list[Tensor], channels: int) -> Tensor:
 
 
 def is_channels_last(scores: Tensor) -> bool:
-    """Whether the channels of a place lie together in memory."""
+    """Return whether the channels of a place are adjacent in memory."""
     return not scores.is_contiguous() and scores.is_contiguous(
         memory_format=torch.channels_last
     )
 
 
-def split_levels(values: Tensor, levels: list[Tensor], num_channels: int) -> list:
-    """Cut (K, N, A) values of all anchors into the levels' own, in their order."""
+def split_levels(
+    values: Tensor, levels: list[Tensor], num_channels: int
+) -> list[Tensor]:
+    """Split values per anchor, (K, N, A), by level: (K, B, P) each."""
     counts = [x.shape[1] // num_channels * x.shape[2] * x.shape[3] for x in levels]
     return [
         anchor_rows(part, scores, num_channels)

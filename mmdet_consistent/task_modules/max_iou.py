@@ -1,8 +1,8 @@
 """Max-IoU matching of a whole batch, in memory that grows with the anchors alone.
 
-The rules and every value are those of
-:class:`mmdet.models.task_modules.MaxIoUAssigner`, whose (ground truths × anchors)
-matrix of each image is visited here in small blocks with a running best.
+Rules and values are exactly those of
+:class:`mmdet.models.task_modules.MaxIoUAssigner`. Its (ground truths × anchors) matrix
+of each image is visited here in small blocks with a running best.
 """
 
 from collections.abc import Iterator
@@ -12,27 +12,27 @@ import torch
 from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 
-from ..utils.device import is_on_cpu
+from ..utils.device import may_select_rows
 
-# Pairs of one block: a few of its arrays fit into a CPU core's cache; a GPU
-# wants few, large launches.
+# Pairs per block: a few of its arrays fit into a CPU core's cache; a GPU prefers few,
+# large launches.
 CPU_BLOCK, GPU_BLOCK = 2**16, 2**24
 
 
 class MatchRule(NamedTuple):
-    """How overlaps become labels; the names are ``MaxIoUAssigner``'s.
+    """How overlaps become labels; the names are those of ``MaxIoUAssigner``.
 
     Attributes:
         pos_iou_thr: Lowest IoU of a positive.
         neg_iou_thr: A highest IoU below this is a negative.
-        match_low_quality: Whether each ground truth also takes the boxes that
-            overlap it most, ...
-        min_pos_iou: ... if they do so by at least this much, ...
-        gt_max_assign_all: ... all of them, or the first alone.
-        ignore_iof_thr: Overlap with an ignore region above which a box is
-            ignored; not positive: no such rule.
-        ignore_wrt_candidates: Whether that overlap is relative to the box's
-            own area (else: the region's).
+        match_low_quality: Whether each ground truth also takes the boxes that overlap
+            it most …
+        min_pos_iou: … if they do so by at least this much, …
+        gt_max_assign_all: … all of them, or only the first.
+        ignore_iof_thr: Overlap with an ignore region above which a box is ignored. Not
+            positive: no such rule.
+        ignore_wrt_candidates: Whether that overlap is relative to the box's own area,
+            else to the region's.
     """
 
     pos_iou_thr: float
@@ -50,31 +50,34 @@ def match_max_iou(
     gt_bboxes: Tensor,
     num_gts: Tensor,
     rule: MatchRule,
-    usable: Optional[Tensor] = None,
+    valid: Optional[Tensor] = None,
     ignore_bboxes: Optional[Tensor] = None,
     block: Optional[int] = None,
+    select_rows: Optional[bool] = None,
 ) -> tuple[Tensor, Tensor]:
-    """Match the boxes of a batch of images with their ground truth.
+    """Match the boxes of a batch of images with their ground truths.
 
     Args:
-        boxes: Shape (N, A, 4), or (1, A, 4) if all images have the same;
-            float32, xyxy in pixels, finite.
-        gt_bboxes: Shape (N, G, 4), xyxy in pixels; rows past an image's own
-            count are zero.
-        num_gts: Ground truths of each image, (N,) long.
-        rule: Thresholds and the like.
-        usable: (N, A) bool, the boxes that take part; default: all.
-        ignore_bboxes: Ignore regions, (N, I, 4), zero past an image's own.
-        block: Pairs looked at together; default: what suits the device.
+        boxes: (N, A, 4), or (1, A, 4) if all images share them; float32, xyxy in
+            pixels, finite.
+        gt_bboxes: (N, G, 4), xyxy in pixels; rows beyond an image's own count are zero.
+        num_gts: Number of ground truths per image, (N,) long.
+        rule: Thresholds and further rules.
+        valid: Boxes that take part, (N, A) bool. Default: all.
+        ignore_bboxes: Ignore regions, (N, I, 4), xyxy in pixels, zero beyond an image's
+            own.
+        block: Pairs per block. Default: what suits the device.
+        select_rows: Whether columns and blocks may be selected by their values.
+            Default: where the host need not wait for their number.
 
     Returns:
-        ``gt_inds``, (N, A) long: -1 ignored or not usable, 0 negative, i + 1 for
-        ground truth i; and the highest IoU of each box, (N, A): 0 in an image
-        without ground truth, -1 for a box in an ignore region.
+        ``gt_inds``, (N, A) long: -1 ignored or not valid, 0 negative, ``i + 1`` for
+        ground truth i; and the highest IoU of each box, (N, A) float32: 0 in an image
+        without ground truths, -1 for a box in an ignore region.
     """
-    num_images, num_boxes = len(gt_bboxes), boxes.shape[1]
-    shape = (num_images, num_boxes)
-    out = None if usable is None else ~usable
+    select = may_select_rows(boxes, select_rows)
+    shape = (len(gt_bboxes), boxes.shape[1])
+    out = None if valid is None else ~valid
     if rule.ignore_iof_thr > 0 and ignore_bboxes is not None:
         iof = _highest_iof(boxes, ignore_bboxes, rule.ignore_wrt_candidates)
         inside = iof > rule.ignore_iof_thr
@@ -82,8 +85,8 @@ def match_max_iou(
 
     best = boxes.new_full(shape, -1.0)
     best_index = torch.zeros(shape, dtype=torch.long, device=boxes.device)
-    search = _LowQualitySearch(rule, num_gts, gt_bboxes.shape[1])
-    for anchors, gts, overlaps in _overlap_blocks(boxes, gt_bboxes, block):
+    search = _LowQualitySearch(rule, num_gts, gt_bboxes.shape[1], select)
+    for anchors, gts, overlaps in _overlap_blocks(boxes, gt_bboxes, select, block):
         if out is not None:
             overlaps.masked_fill_(out[:, None, anchors], -1)
         # Of equal ground truths the first one wins, as in `Tensor.max`.
@@ -94,41 +97,44 @@ def match_max_iou(
             better, block_index + gts.start, best_index[:, anchors]
         )
         if rule.match_low_quality:
-            search.look_at(anchors, gts, overlaps)
+            search.update(anchors, gts, overlaps)
 
     gt_inds = torch.full_like(best_index, -1)
     gt_inds.masked_fill_((best >= 0) & (best < rule.neg_iou_thr), 0)
     gt_inds = torch.where(best >= rule.pos_iou_thr, best_index + 1, gt_inds)
     if rule.match_low_quality:
-        taken = search.takers(boxes, gt_bboxes, out)
+        taken = search.low_quality_matches(boxes, gt_bboxes, out)
         gt_inds = torch.where(taken > 0, taken, gt_inds)
-    # As in mmdet: without ground truth everything is background, even inside
-    # an ignore region.
+    # As in mmdet: without ground truths everything is background, even inside an
+    # ignore region.
     empty = (num_gts == 0)[:, None]
     gt_inds.masked_fill_(empty, 0)
     best.masked_fill_(empty, 0)
-    if usable is not None:
-        gt_inds.masked_fill_(~usable, -1)
+    if valid is not None:
+        gt_inds.masked_fill_(~valid, -1)
     return gt_inds, best
 
 
 class _LowQualitySearch:
     """Finds the boxes that overlap a ground truth most, block by block.
 
-    The highest overlap of each ground truth is known only after all blocks, so
-    the blocks where it occurred are noted and looked at once more: a small part.
+    The highest overlap of each ground truth is known only after all blocks. So the
+    blocks where it occurred are noted and visited once more: a small part.
     """
 
-    def __init__(self, rule: MatchRule, num_gts: Tensor, width: int) -> None:
+    def __init__(
+        self, rule: MatchRule, num_gts: Tensor, width: int, select: bool
+    ) -> None:
         self.rule = rule
+        self.select = select
         self.index = torch.arange(width, device=num_gts.device)
         self.real = self.index < num_gts[:, None]
         self.blocks: list[slice] = []
         self.values: list[Tensor] = []
         self.places: list[Tensor] = []
 
-    def look_at(self, anchors: slice, gts: slice, overlaps: Tensor) -> None:
-        """Note the block's highest overlap of each ground truth, and where."""
+    def update(self, anchors: slice, gts: slice, overlaps: Tensor) -> None:
+        """Note a block's highest overlap of each ground truth, and where it occurs."""
         value, place = overlaps.max(dim=2)
         if gts.start == 0:
             self.blocks.append(anchors)
@@ -137,8 +143,10 @@ class _LowQualitySearch:
         self.values[-1][:, gts] = value
         self.places[-1][:, gts] = place + anchors.start
 
-    def takers(self, boxes: Tensor, gt_bboxes: Tensor, out: Optional[Tensor]) -> Tensor:
-        """For each box (N, A), i + 1 of the last ground truth i that takes it, or 0."""
+    def low_quality_matches(
+        self, boxes: Tensor, gt_bboxes: Tensor, out: Optional[Tensor]
+    ) -> Tensor:
+        """Return ``i + 1`` of the last ground truth i that takes a box, or 0: (N, A)."""
         taken = torch.zeros(
             (len(gt_bboxes), boxes.shape[1]), dtype=torch.long, device=boxes.device
         )
@@ -152,14 +160,14 @@ class _LowQualitySearch:
             first = torch.stack(self.places).gather(0, first_block[None])[0]
             return taken.scatter_reduce_(1, first, marks, 'amax')
         for block, value in zip(self.blocks, values):
-            columns = slice(None)
-            if len(self.blocks) > 1:  # on CPUs: the other columns' work is spared
+            columns: object = slice(None)
+            if self.select and len(self.blocks) > 1:
                 here = (value == top) & takes
                 columns = here.any(dim=0).nonzero().squeeze(1)
             chosen, highest, mark = (
                 x[:, columns] for x in (gt_bboxes, top[..., None], marks[..., None])
             )
-            inner = _overlap_blocks(boxes[:, block], chosen)
+            inner = _overlap_blocks(boxes[:, block], chosen, self.select)
             for part, gts, overlaps in inner:
                 part = slice(block.start + part.start, block.start + part.stop)
                 if out is not None:
@@ -170,15 +178,15 @@ class _LowQualitySearch:
 
 
 def _overlap_blocks(
-    boxes: Tensor, gt_bboxes: Tensor, block: Optional[int] = None
+    boxes: Tensor, gt_bboxes: Tensor, select: bool, block: Optional[int] = None
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """IoU of all pairs, a block at a time: boxes, ground truths, (N, g, a)."""
+    """Yield the IoU of all pairs by block: slices of A and G, IoUs (N, g, a)."""
     num_images, num_gts = gt_bboxes.shape[:2]
     num_boxes = boxes.shape[1]
-    if is_on_cpu(boxes):
+    if select:
         gt_step = min(max(num_gts, 1), 8)
         box_step = max(1, (block or CPU_BLOCK) // (num_images * gt_step))
-    else:  # all boxes at once: nothing has to be chosen, so nothing synchronises
+    else:  # all boxes at once: nothing has to be selected, so nothing synchronises
         box_step = max(num_boxes, 1)
         gt_step = max(1, (block or GPU_BLOCK) // (num_images * box_step))
     planes = [plane.contiguous() for plane in boxes.unbind(-1)]
@@ -196,7 +204,7 @@ def _overlap_blocks(
 
 
 def _iou(boxes: list, areas: Tensor, gts: tuple, gt_areas: Tensor) -> Tensor:
-    """IoU with the very operations of mmdet's ``bbox_overlaps``, in their order."""
+    """Compute the IoU by the very operations of mmdet's ``bbox_overlaps``."""
     width = torch.minimum(gts[2], boxes[2]).sub_(torch.maximum(gts[0], boxes[0]))
     height = torch.minimum(gts[3], boxes[3]).sub_(torch.maximum(gts[1], boxes[1]))
     overlap = width.clamp_(min=0).mul_(height.clamp_(min=0))
@@ -205,14 +213,14 @@ def _iou(boxes: list, areas: Tensor, gts: tuple, gt_areas: Tensor) -> Tensor:
 
 
 def paired_iou(boxes: Tensor, gt_bboxes: Tensor) -> Tensor:
-    """IoU of each box with the ground truth in the same row.
+    """Compute the IoU of each box with the ground truth in the same row.
 
     Args:
         boxes: (P, 4), float32, xyxy in pixels, finite.
-        gt_bboxes: (P, 4).
+        gt_bboxes: (P, 4), xyxy in pixels.
 
     Returns:
-        (P,), in 0 to 1.
+        (P,) float32, 0 to 1.
     """
     planes, gt_planes = boxes.unbind(-1), gt_bboxes.to(boxes).unbind(-1)
     areas, gt_areas = ((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (planes, gt_planes))
@@ -220,7 +228,7 @@ def paired_iou(boxes: Tensor, gt_bboxes: Tensor) -> Tensor:
 
 
 def _highest_iof(boxes: Tensor, regions: Tensor, wrt_boxes: bool) -> Tensor:
-    """Highest overlap (N, A) of each box with an ignore region; 0 without any."""
+    """Return each box's highest overlap with an ignore region, (N, A), or 0."""
     boxes = boxes.expand(len(regions), -1, -1)
     highest = boxes.new_zeros(boxes.shape[:2])
     for index in range(regions.shape[1]):

@@ -1,12 +1,18 @@
-"""What depends on where tensors are."""
+"""Device-dependent choices."""
+
+from typing import Optional
 
 from torch import Tensor
 
 
-def is_on_cpu(tensor: Tensor) -> bool:
-    """Whether choosing some of a tensor's rows makes nobody wait.
+def may_select_rows(tensor: Tensor, choice: Optional[bool] = None) -> bool:
+    """Return whether rows may be selected by their values.
 
-    Elsewhere the host would have to learn how many there are, and so wait for the
-    device; there all rows are computed, and those not meant are masked.
+    On a GPU the host would wait to learn how many rows there are. There all rows are
+    computed, and those that do not count are masked.
+
+    Args:
+        tensor: A tensor on the device in question.
+        choice: An explicit choice, which takes precedence.
     """
-    return tensor.device.type == 'cpu'
+    return tensor.device.type == 'cpu' if choice is None else choice

@@ -3,14 +3,14 @@ import torch
 from mmdet.registry import MODELS
 
 from mmdet_consistent.additions import Addition
-from tests.heads.helpers import SAMPLING, build_head, features, ground_truth, metas
+from tests.support.builders import SAMPLING, build_head, features, ground_truth, metas
 
 
 @MODELS.register_module()
 class TwoValues(Addition):
     """Writes down what it is asked, and by whom."""
 
-    values = 2
+    num_values = 2
 
     def __init__(self, calls=None):
         super().__init__()
@@ -21,13 +21,13 @@ class TwoValues(Addition):
         return base(*args, **kwargs)
 
     def losses(self, head, batch, targets):
-        values = [v.sum() for v in head.values_of(self, batch.bbox_preds)]
+        values = [v.sum() for v in head.addition_values(self, batch.bbox_preds)]
         return {f'loss_{type(self).__name__}': sum(values)}
 
 
 @MODELS.register_module()
 class ThreeValues(TwoValues):
-    values = 3
+    num_values = 3
 
 
 def head_with_both(reg_stages=2):
@@ -61,7 +61,7 @@ def test_it_is_told_of_the_whole_batch():
     count = head.prior_anchors(scores, metas())[1].shape[1]
     assert [d.shape for d in batch.deltas] == [(2, count, 4)] * 2
     assert batch.boxes.shape == (2, count, 4)
-    assert batch.usable.shape == (2, count)
+    assert batch.valid.shape == (2, count)
     assert sorted(head.additions[0].targets) == [0, 1]
 
 
@@ -85,8 +85,8 @@ def test_each_gets_its_own_values(reg_stages):
     numbers = torch.arange(anchors)[:, None] * 100.0 + torch.arange(row)
     pred = numbers.flatten()[None, :, None, None].expand(2, -1, 3, 4)
     first, last = head.additions
-    [of_first] = head.values_of(first, [pred])
-    [of_last] = head.values_of(last, [pred])
+    [of_first] = head.addition_values(first, [pred])
+    [of_last] = head.addition_values(last, [pred])
     assert of_first.shape == (2, anchors, 2, 3, 4)
     assert of_last.shape == (2, anchors, 3, 3, 4)
     start = 4 * reg_stages
@@ -129,10 +129,13 @@ def test_suppression_goes_through_all_of_them():
     [
         (dict(additions='TwoValues'), 'must be a list of configs'),
         (dict(additions=[dict(low=1)]), 'must be a list of configs'),
-        (dict(additions=[dict(type='L1Loss')]), 'has a L1Loss, which is none'),
+        (
+            dict(additions=[dict(type='L1Loss')]),
+            r'additions\[0\] is a L1Loss, not an Addition',
+        ),
         (
             dict(additions=[dict(type='TwoValues')] * 2),
-            'additions has TwoValues more than once',
+            'additions names TwoValues more than once',
         ),
         (
             dict(additions=[dict(type='TwoValues')], variant='cascade'),
@@ -147,6 +150,6 @@ def test_impossible_additions_are_refused(options, message):
 
 def test_a_head_that_leaves_all_to_its_base_takes_none():
     options = dict(additions=[dict(type='TwoValues')], label_stages=1, reg_stages=1)
-    assert build_head(**options).extra_values == 2  # its loss is made here
+    assert build_head(**options).layout.num_extra == 2  # its loss is made here
     with pytest.raises(ValueError, match='set label_stages or reg_stages to 2'):
         build_head(loss_cls=dict(type='GHMC', use_sigmoid=True), **options)

@@ -1,5 +1,3 @@
-import copy
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +8,9 @@ from torch import nn
 from mmdet_consistent.additions import Addition
 from mmdet_consistent.additions.aligned_conv import SPANS, AlignedConv2d
 from mmdet_consistent.heads.box_output import StagedConv2d
-from tests.heads.helpers import (
+from tests.heads.test_no_sync import Waits
+from tests.reference.aligned_features import aligned_outputs
+from tests.support.builders import (
     HEAD,
     as_scalars,
     assert_refused,
@@ -20,10 +20,8 @@ from tests.heads.helpers import (
     instances,
     metas,
 )
-from tests.heads.ssd_helpers import HEAD as SSD_HEAD
-from tests.heads.ssd_helpers import build_ssd_head, ssd_features
-from tests.heads.test_no_sync import Waits
-from tests.reference.aligned_features import aligned_outputs
+from tests.support.ssd_builders import HEAD as SSD_HEAD
+from tests.support.ssd_builders import build_ssd_head, ssd_features
 
 ALIGNED = dict(additions=[dict(type='AlignedFeatures')])
 KINDS = {'retina': (build_head, features), 'ssd': (build_ssd_head, ssd_features)}
@@ -39,7 +37,7 @@ def later_random(head, std=0.05):
 
 
 def box_outputs(head):
-    return [getattr(parent, name) for parent, name in head._box_outputs()]
+    return [getattr(parent, name) for parent, name in head.box_output_layers()]
 
 
 def losses_of(head, x, gts=None):
@@ -69,14 +67,9 @@ def make_conv(kernel, dilation, extra, span, seed):
     ]
     coders.append(coders[-1])
 
-    def refine(stage, boxes, usable, deltas):
-        boxes = boxes.expand_as(deltas)
-        moved = coders[stage - 1].decode(boxes.flatten(0, 1), deltas.flatten(0, 1))
-        return moved.view_as(boxes), usable
-
     for parameter in staged.parameters():
         nn.init.normal_(parameter, std=0.3)
-    return AlignedConv2d(staged, ANCHORS, STRIDE, refine, span)
+    return AlignedConv2d(staged, ANCHORS, STRIDE, coders, span)
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -180,7 +173,7 @@ def test_it_looks_where_the_boxes_have_got_to(kind):
     for level, (conv, ordinary, x) in enumerate(triples):
         anchors = generator.base_anchors[level]
         shift = anchors.new_tensor([move, 0, move, 0]) * generator.strides[level][0]
-        deltas = ours.stage_coders[0].encode(anchors, anchors + shift)
+        deltas = ours.stages[0].bbox_coder.encode(anchors, anchors + shift)
         conv.weight.data.zero_()
         conv.bias.data.copy_(deltas.flatten())
         shifted = nn.functional.pad(x, (0, move))[..., move:]
@@ -286,7 +279,7 @@ def test_mixed_precision_is_near_and_keeps_its_type(kind):
 
 
 class TwoValues(Addition):
-    values = 2
+    num_values = 2
 
 
 def test_values_of_other_additions_are_aligned_to_the_final_boxes(monkeypatch):
@@ -301,7 +294,7 @@ def test_values_of_other_additions_are_aligned_to_the_final_boxes(monkeypatch):
         conv = head.retina_reg
         x = features()
         preds = head(x)[1]
-        values = head.values_of(head.additions[0], preds)
+        values = head.addition_values(head.additions[0], preds)
         for level, (f, pred, value) in enumerate(zip(x, preds, values)):
             rows = pred.unflatten(1, (2, -1))
             anchors = head.prior_generator.single_level_grid_priors(
@@ -326,14 +319,6 @@ def test_values_of_other_additions_are_aligned_to_the_final_boxes(monkeypatch):
             torch.testing.assert_close(
                 value, expected.unflatten(1, (2, 2)), rtol=1e-4, atol=1e-5
             )
-
-
-@kinds
-def test_a_copy_refines_by_its_own_head(kind):
-    head = KINDS[kind][0](**ALIGNED)
-    twin = copy.deepcopy(head)
-    for conv in box_outputs(twin):
-        assert conv.refine.__self__ is twin
 
 
 # ---------------------------------------------------------------- refusals

@@ -16,7 +16,8 @@ from mmengine.config import Config, ConfigDict
 from mmdet_consistent.additions import LocalizationConfidence
 from mmdet_consistent.export.deployable import DeployableDetector
 from mmdet_consistent.heads import ConsistentMixin
-from tests.heads.helpers import (
+from tests.reference import localization_confidence as reference
+from tests.support.builders import (
     as_scalars,
     build_head,
     features,
@@ -24,9 +25,8 @@ from tests.heads.helpers import (
     metas,
     small_detector,
 )
-from tests.heads.ssd_helpers import build_ssd_head, ssd_features
-from tests.heads.test_no_sync import MODULES, Waits
-from tests.reference import localization_confidence as reference
+from tests.support.ssd_builders import build_ssd_head, ssd_features
+from tests.support.waits import Waits
 
 KINDS = {'retina': (build_head, features), 'ssd': (build_ssd_head, ssd_features)}
 GROUND_TRUTH = [
@@ -99,7 +99,8 @@ def test_loss_and_gradient_are_those_of_loops(kind, stages, seed, weight):
     rows = per_anchor(preds, head.bbox_coder.encode_size).detach().double()
     logits = rows[..., -1].clone().requires_grad_()
     flat = torch.zeros(target.positive.numel(), 4)
-    flat[target.rows] = target.gt_bboxes
+    positives = target.box_rows(select=True)
+    flat[positives] = target.matched_bboxes(positives)
     expected = weight * reference.confidence_loss(
         logits,
         [rows[..., 4 * k : 4 * k + 4] for k in range(stages[1])],
@@ -108,7 +109,7 @@ def test_loss_and_gradient_are_those_of_loops(kind, stages, seed, weight):
         flat.view(2, -1, 4).tolist(),
         float(target.avg_factor),
         last,
-        [coder.stds for coder in head.stage_coders],
+        [stage.bbox_coder.stds for stage in head.stages[: head.reg_stages]],
     )
     torch.testing.assert_close(
         losses['loss_iou'].double(), expected, rtol=1e-4, atol=1e-6
@@ -200,7 +201,7 @@ def candidates(head, outs, options):
     kind = 'ssd' if 'SSD' in type(head).__name__ else 'retina'
     plain = KINDS[kind][0]()
     scores, preds = outs
-    factors = [x.squeeze(2) for x in head.values_of(head.additions[0], preds)]
+    factors = [x.squeeze(2) for x in head.addition_values(head.additions[0], preds)]
     post_process = plain._bbox_post_process
 
     def keep_confidences(results, cfg, **kwargs):
@@ -293,11 +294,10 @@ def test_bad_numbers_cost_nothing(bad):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_training_waits_for_no_gpu(kind, monkeypatch):
+def test_training_waits_for_no_gpu(kind):
     head, (_, inputs) = build(kind), KINDS[kind]
     on_cpu = head.loss_by_feat(*head(inputs()), GROUND_TRUTH, metas())['loss_iou']
-    for module in MODULES:
-        monkeypatch.setattr(module, 'is_on_cpu', lambda _: False)
+    head.select_rows = False
     with Waits() as waits:
         losses = as_scalars(head.loss_by_feat(*head(inputs()), GROUND_TRUTH, metas()))
         sum(v for k, v in losses.items() if 'loss' in k).backward()
@@ -341,7 +341,7 @@ class WithQuality(AnchorHead):
 @pytest.mark.parametrize(
     ('base', 'message'),
     [
-        (ATSSHead, 'outputs of its own besides classes and boxes, centernesses'),
+        (ATSSHead, r'outputs besides classes and boxes \(centernesses\)'),
         (PAAHead, 'iou_preds'),
         (DDODHead, 'iou_preds'),
         (WithQuality, 'qualities'),

@@ -3,7 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.additions.soft_cases import (
+from tests.heads.test_no_sync import Waits
+from tests.support.builders import build_head, features
+from tests.support.soft_cases import (
     GROUND_TRUTHS,
     NOTHING,
     QUALITY,
@@ -11,12 +13,9 @@ from tests.additions.soft_cases import (
     exported,
     labels_equal_the_reference,
     losses_of,
-    pretend_gpu,
     total,
 )
-from tests.heads.helpers import build_head, features
-from tests.heads.ssd_helpers import build_ssd_head
-from tests.heads.test_no_sync import Waits
+from tests.support.ssd_builders import build_ssd_head
 
 
 def build(boxes='final', stages=(2, 2), **options):
@@ -29,9 +28,9 @@ def targets_of(head, outputs):
     """The targets that the loss is computed from, and the losses."""
     seen = {}
 
-    def spy(levels, targets):
+    def spy(levels, stages, targets):
         seen.update(targets)
-        return type(head).label_losses(head, levels, targets)
+        return type(head).label_losses(head, levels, stages, targets)
 
     head.label_losses = spy
     losses = losses_of(head, outputs)
@@ -63,13 +62,14 @@ def test_a_perfect_last_box_has_quality_1_in_every_stage():
     assert seen[0].positive.sum() > 3
     # The deltas that take the last stage's boxes onto their ground truth.
     target = seen[1]
+    rows = target.box_rows(select=True)
     wanted = head.bbox_coder.stages[1].encode(
-        target.boxes.flatten(0, 1)[target.rows], target.gt_bboxes
+        target.boxes_of(rows), target.matched_bboxes(rows)
     )
     deltas = torch.cat(
         [p.detach().permute(0, 2, 3, 1).reshape(2, -1, 8) for p in preds], dim=1
     )
-    deltas.flatten(0, 1)[target.rows, 4:] = wanted
+    deltas.flatten(0, 1)[rows, 4:] = wanted
     sizes = [p.shape[-2:] for p in preds]
     counts = [h * w * 2 for h, w in sizes]
     preds = [
@@ -148,7 +148,7 @@ def test_with_soft_labels():
 def test_only_mmdets_loss_waits_for_a_gpu(boxes, monkeypatch):
     head, inputs = build(boxes), features()
     on_cpu = losses_of(head, head(inputs))
-    pretend_gpu(monkeypatch)
+    head.select_rows = False
     torch.testing.assert_close(losses_of(head, head(inputs)), on_cpu)
 
     def no_wait(pred, target, weight, avg_factor):
@@ -196,7 +196,7 @@ GHMR = dict(type='GHMR', mu=0.02, bins=10, momentum=0.7, loss_weight=10.0)
         (dict(boxes='last'), r"boxes must be in \('final', 'next'\), got 'last'"),
         (dict(loss_cls=dict(type='FocalLoss', use_sigmoid=True)), 'has FocalLoss'),
         (dict(loss_cls=dict(QUALITY['loss_cls'], activated=True)), 'activated=False'),
-        (dict(loss_cls=dict(QUALITY['loss_cls'], reduction='sum')), 'reduction="mean"'),
+        (dict(loss_cls=dict(QUALITY['loss_cls'], reduction='sum')), "reduction='mean'"),
         (dict(loss_bbox=GHMR), 'a loss_bbox that is a plain sum'),
     ],
 )

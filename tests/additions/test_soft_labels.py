@@ -3,18 +3,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.additions.soft_cases import (
+from tests.heads.test_no_sync import Waits
+from tests.support.builders import SAMPLING, build_head, features, ground_truth
+from tests.support.soft_cases import (
     GROUND_TRUTHS,
     NOTHING,
     exported,
     labels_equal_the_reference,
     losses_of,
-    pretend_gpu,
     total,
 )
-from tests.heads.helpers import SAMPLING, build_head, features, ground_truth
-from tests.heads.ssd_helpers import build_ssd_head, ssd_features
-from tests.heads.test_no_sync import Waits
+from tests.support.ssd_builders import build_ssd_head, ssd_features
 
 KINDS = {'retina': (build_head, features), 'ssd': (build_ssd_head, ssd_features)}
 kinds = pytest.mark.parametrize('kind', KINDS)
@@ -96,9 +95,9 @@ def test_the_first_normaliser_stays(normalizer):
     options = dict(cls_normalizer=normalizer, stage_assigners=thresholds(0.5, 0.5))
     seen = {}
 
-    def spy(levels, targets):
+    def spy(levels, stages, targets):
         seen.update(targets)
-        return type(head).label_losses(head, levels, targets)
+        return type(head).label_losses(head, levels, stages, targets)
 
     head = build_head(**options, additions=additions)
     head.label_losses = spy
@@ -122,9 +121,9 @@ def test_a_samplers_count_loses_what_the_weights_take():
     )
     seen = {}
 
-    def spy(levels, targets):
+    def spy(levels, stages, targets):
         seen.update(targets)
-        return type(head).label_losses(head, levels, targets)
+        return type(head).label_losses(head, levels, stages, targets)
 
     head.label_losses = spy
     losses_of(head, head(features()))
@@ -159,7 +158,7 @@ def test_boxes_that_run_away_are_out(bad):
 def test_training_waits_for_no_gpu(kind, monkeypatch):
     head, inputs = build(kind), KINDS[kind][1]()
     on_cpu = losses_of(head, head(inputs))
-    pretend_gpu(monkeypatch)
+    head.select_rows = False
     with Waits() as waits:
         losses = losses_of(head, head(inputs))
         total(losses).backward()

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from mmdet_consistent import StageLossWeightHook
-from tests.heads.helpers import build_head, features, ground_truth, metas
+from tests.support.builders import build_head, features, ground_truth, metas
 
 NUMBER = itertools.count()
 

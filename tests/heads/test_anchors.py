@@ -3,33 +3,51 @@ import pickle
 
 import pytest
 import torch
+from mmdet.models.dense_heads import RetinaHead
 
-from mmdet_consistent.heads.anchors import Recent
-from tests.heads.helpers import build_head, metas
+from mmdet_consistent.heads.anchors import ShapeCache
+from tests.support.builders import build_head, metas
 
 SIZES = [(8, 8), (4, 4), (2, 2)]
 
 
-def test_the_least_recently_used_goes_first():
-    recent, made = Recent(capacity=2), []
+def test_shape_cache_keeps_the_results_computed_last():
+    cache, computed = ShapeCache(capacity=2), []
 
     def get(key):
-        return recent.get(key, lambda: made.append(key) or key)
+        return cache.get(key, lambda: computed.append(key) or key)
 
-    assert [get(k) for k in 'abab'] == ['a', 'b', 'a', 'b']
+    assert [get(key) for key in 'abab'] == ['a', 'b', 'a', 'b']
     get('c')
     get('b')
-    assert made == ['a', 'b', 'c']
+    assert computed == ['a', 'b', 'c']
     get('a')
-    assert made == ['a', 'b', 'c', 'a']
+    assert computed == ['a', 'b', 'c', 'a']
 
 
-def test_copies_start_empty():
-    recent = Recent(capacity=3)
-    recent.get('a', lambda: 1)
-    for other in (copy.deepcopy(recent), pickle.loads(pickle.dumps(recent))):
+def test_shape_cache_copies_start_empty():
+    cache = ShapeCache(capacity=3)
+    cache.get('a', lambda: 1)
+    for other in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
         assert other.capacity == 3
-        assert not other.items
+        assert other.get('a', lambda: 2) == 2
+
+
+def test_get_anchors_generates_anchors_once_for_differently_padded_images():
+    head, base = build_head(), RetinaHead.get_anchors
+    calls = []
+
+    def count(self, sizes, img_metas, device):
+        calls.append([meta['pad_shape'] for meta in img_metas])
+        return base(self, sizes, img_metas, device=device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RetinaHead, 'get_anchors', count)
+        for shapes in ([(128, 128), (64, 128)], [(64, 128), (96, 128)]):
+            img_metas = [dict(meta, pad_shape=s) for meta, s in zip(metas(), shapes)]
+            head.get_anchors(SIZES, img_metas, device='cpu')
+    # The anchors once, and the flags of each padded size once.
+    assert len(calls) == 1 + 3
 
 
 def test_anchors_are_made_once_a_shape_and_equal_the_base_heads():
@@ -75,9 +93,9 @@ def test_anchors_made_in_inference_mode_are_not_trained_on():
 def test_an_image_that_no_anchor_fits_into_is_told(border):
     head = build_head(train_cfg=dict(allowed_border=border))
     scores = [torch.zeros(2, 6, *size) for size in SIZES]
-    _, usable = head.prior_anchors(scores, metas())
-    assert usable.any(dim=1).all()
-    assert not usable.all()
+    _, valid = head.prior_anchors(scores, metas())
+    assert valid.any(dim=1).all()
+    assert not valid.all()
     small = metas()
     small[1]['img_shape'] = (20, 20)
     with pytest.raises(ValueError, match=f'allowed_border={border}.*set it to -1'):
@@ -88,5 +106,5 @@ def test_without_a_border_all_anchors_take_part():
     small = metas()
     small[1]['img_shape'] = (20, 20)
     scores = [torch.zeros(2, 6, *size) for size in SIZES]
-    _, usable = build_head().prior_anchors(scores, small)
-    assert usable.all()
+    _, valid = build_head().prior_anchors(scores, small)
+    assert valid.all()

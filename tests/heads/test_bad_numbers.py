@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from mmengine.structures import InstanceData
 
 from mmdet_consistent.engine.hooks import FiniteLossHook
-from tests.heads.helpers import IMAGE, as_scalars, build_head, features, metas
-from tests.heads.ssd_helpers import build_ssd_head, ssd_features
+from tests.support.builders import IMAGE, as_scalars, build_head, features, metas
+from tests.support.ssd_builders import build_ssd_head, ssd_features
 
 IMAGES = 2
 HEADS = {

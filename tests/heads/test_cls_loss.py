@@ -22,8 +22,8 @@ def test_the_normaliser_is_mmdets_to_the_last_digit(factor):
                 labels=labels,
                 label_weights=torch.rand(images, anchors, dtype=torch.float64),
                 positive=labels < classes,
-                rows=torch.zeros(0, dtype=torch.long),
-                gt_bboxes=torch.zeros(0, 4),
+                gt_index=torch.zeros_like(labels),
+                gt_bboxes=torch.zeros(images, 1, 4),
                 avg_factor=torch.tensor(1.0),
                 cls_avg_factor=torch.tensor(factor, dtype=torch.float64),
             )

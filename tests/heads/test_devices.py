@@ -9,7 +9,7 @@ import contextlib
 import pytest
 import torch
 
-from tests.heads.helpers import (
+from tests.support.builders import (
     HEAD,
     as_scalars,
     build_head,
@@ -18,8 +18,8 @@ from tests.heads.helpers import (
     instances,
     metas,
 )
-from tests.heads.ssd_helpers import HEAD as SSD_HEAD
-from tests.heads.ssd_helpers import build_ssd_head, ssd_features
+from tests.support.ssd_builders import HEAD as SSD_HEAD
+from tests.support.ssd_builders import build_ssd_head, ssd_features
 
 
 def with_ignore_rule(head, **options):

@@ -1,4 +1,4 @@
-"""Two and four processes train as one does with all their images.
+"""Several processes: as mmdet's heads by default, as one process if synchronised.
 
 Whole detectors in DistributedDataParallel, which never has to look for unused
 parameters; ranks with unequal ground truth, or with none.
@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from tests.heads import ddp_cases
+from tests.support import ddp_cases
 
 pytestmark = pytest.mark.slow
 
@@ -33,12 +33,12 @@ def ranks(request, tmp_path_factory):
 
 @functools.cache
 def alone(variant, layout):
-    model = ddp_cases.detector(variant)
+    model = ddp_cases.detector(variant, sync_normalizer=True)
     return ddp_cases.losses_and_gradients(model, layout, slice(None))
 
 
 @pytest.mark.parametrize(('variant', 'layout'), ddp_cases.CASES)
-def test_several_processes_equal_one(ranks, variant, layout):
+def test_synced_processes_equal_one_process_with_all_images(ranks, variant, layout):
     expected_losses, expected = alone(variant, layout)
     for rank in ranks:
         losses, actual = rank[variant, layout]
@@ -54,3 +54,15 @@ def test_several_processes_equal_one(ranks, variant, layout):
             torch.testing.assert_close(
                 actual[key], value, rtol=1e-4, atol=atol, msg=key
             )
+
+
+@pytest.mark.parametrize(('variant', 'base'), ddp_cases.BASES.items())
+def test_baseline_equals_mmdets_head_on_each_process(ranks, variant, base):
+    for rank in ranks:
+        theirs, expected = rank[variant, base]
+        losses, actual = rank[variant, 'ours']
+        for key, value in theirs.items():
+            torch.testing.assert_close(losses[key], value, rtol=2e-6, atol=0, msg=key)
+        for key, value in expected.items():
+            atol = 2e-6 * float(value.abs().max()) + 1e-9
+            torch.testing.assert_close(actual[key], value, rtol=0, atol=atol, msg=key)

@@ -11,7 +11,8 @@ from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 
 from mmdet_consistent import ConsistentRetinaHead
-from tests.heads.helpers import (
+from tests.reference import consistent as reference
+from tests.support.builders import (
     HEAD,
     SAMPLING,
     as_scalars,
@@ -22,8 +23,7 @@ from tests.heads.helpers import (
     instances,
     metas,
 )
-from tests.heads.naive import equals_the_naive_reference
-from tests.reference import consistent as reference
+from tests.support.naive import equals_the_naive_reference
 
 NO_LATER = dict(label_stages=1, reg_stages=1)
 IOU_LOSS = dict(reg_decoded_bbox=True, loss_bbox=dict(type='GIoULoss', loss_weight=2.0))
@@ -74,6 +74,12 @@ def losses_of(head, gts, ignores=None):
     return as_scalars(head.loss_by_feat(*head(features()), gts, metas(), ignores))
 
 
+def leave_first_stage_to_base_head(monkeypatch):
+    monkeypatch.setattr(
+        ConsistentRetinaHead, 'can_fuse_first_stage', lambda self: False
+    )
+
+
 def same_bits(actual, expected, key):
     assert torch.equal(actual, expected), key
 
@@ -98,12 +104,12 @@ FUSED = {
 @pytest.mark.parametrize('with_base_code', [False, True])
 @pytest.mark.parametrize('name', SETTINGS)
 def test_one_stage_is_mmdets_head(name, with_base_code, monkeypatch):
+    if with_base_code:
+        leave_first_stage_to_base_head(monkeypatch)
     options = SETTINGS[name]
     base = build_head('RetinaHead', **options)
     ours = build_head(**options, **NO_LATER)
-    assert (ours.first_rule() is not None) == (name in FUSED)
-    if with_base_code:
-        monkeypatch.setattr(type(ours), '_base_is_plain', lambda self: False)
+    assert ours.first_stage.is_fused == (name in FUSED and not with_base_code)
     same = same_bits if with_base_code or name not in FUSED else within_rounding
     ours.load_state_dict(base.state_dict())
     gts = one_class(ground_truth()) if name == 'one_class' else ground_truth()
@@ -147,7 +153,7 @@ def test_two_stages_train_with_any_loss(name):
 
 def test_the_base_heads_code_counts_the_same_positives(monkeypatch):
     ours = losses_of(build_head(), ground_truth())
-    monkeypatch.setattr(type(build_head()), '_base_is_plain', lambda self: False)
+    leave_first_stage_to_base_head(monkeypatch)
     theirs = losses_of(build_head(), ground_truth())
     assert ours['num_pos'] == theirs['num_pos'] > 0
     assert ours['num_pos_s1'] == theirs['num_pos_s1'] > 0
@@ -171,10 +177,10 @@ def test_ignore_regions_count_in_the_first_stage_as_in_mmdet(
 ):
     rule = dict(HEAD['train_cfg']['assigner'], ignore_iof_thr=0.3)
     options = dict(train_cfg=dict(assigner=rule))
+    if with_base_code:
+        leave_first_stage_to_base_head(monkeypatch)
     base, ours = build_head('RetinaHead', **options), build_head(**options)
     ours.load_state_dict(base.state_dict(), strict=False)
-    if with_base_code:
-        monkeypatch.setattr(type(ours), '_base_is_plain', lambda self: False)
     ignores = [instances([[60, 60, 128, 128]], [0]), instances([], [])]
     expected = losses_of(base, ground_truth(), ignores)
     actual = losses_of(ours, ground_truth(), ignores)
@@ -342,7 +348,7 @@ def test_the_first_stages_normaliser_for_all_labels(name):
 def test_decoding_runs_in_float32_under_autocast(monkeypatch):
     head = build_head()
     seen = []
-    decode = head.stage_coders[0].decode
+    decode = head.stages[0].bbox_coder.decode
 
     def spy(boxes, deltas, **kwargs):
         # (Under autocast, a product would come in bfloat16.)
@@ -353,7 +359,7 @@ def test_decoding_runs_in_float32_under_autocast(monkeypatch):
     with torch.autocast('cpu', dtype=torch.bfloat16):
         cls_scores, bbox_preds = head(features())
         assert bbox_preds[0].dtype == torch.bfloat16
-        monkeypatch.setattr(head.stage_coders[0], 'decode', spy)
+        monkeypatch.setattr(head.stages[0].bbox_coder, 'decode', spy)
         losses = head.loss_by_feat(cls_scores, bbox_preds, ground_truth(), metas())
     assert seen == [(torch.float32, torch.float32, torch.float32)]
     assert all(v.isfinite() for v in as_scalars(losses).values())
@@ -463,6 +469,6 @@ def test_a_subclass_with_targets_of_its_own_is_asked_for_them():
             return targets
 
     head = MODELS.build(ConfigDict(type=Picky, **HEAD))
-    assert head.first_rule() is None
+    assert head.first_stage.is_fused is False
     losses_of(head, ground_truth())
     assert head.asked

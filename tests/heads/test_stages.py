@@ -6,7 +6,9 @@ from mmdet.models.losses import L1Loss
 from mmdet.models.task_modules import MaxIoUAssigner
 from mmdet.registry import MODELS, TASK_UTILS
 
-from tests.heads.helpers import (
+from mmdet_consistent.heads.anchors import refine_boxes
+from tests.reference import consistent as reference
+from tests.support.builders import (
     as_scalars,
     build_head,
     features,
@@ -14,8 +16,7 @@ from tests.heads.helpers import (
     losses_of,
     metas,
 )
-from tests.heads.naive import equals_the_naive_reference
-from tests.reference import consistent as reference
+from tests.support.naive import equals_the_naive_reference
 
 STDS = ((0.1, 0.1, 0.2, 0.2), (0.3, 0.2, 0.5, 0.4), (1.0, 0.5, 0.3, 0.1))
 
@@ -26,18 +27,19 @@ def test_each_stage_decodes_with_its_own_coder():
     torch.manual_seed(0)
     corner = torch.rand(2, 7, 2) * 80
     boxes = torch.cat([corner, corner + 5 + torch.rand(2, 7, 2) * 40], dim=-1)
-    usable = torch.ones(2, 7, dtype=torch.bool)
+    valid = torch.ones(2, 7, dtype=torch.bool)
     naive = boxes.flatten(0, 1).tolist()
     for stage in (1, 2, 3):
         deltas = torch.randn(2, 7, 4)
-        boxes, usable = head.refine(stage, boxes, usable, deltas)
+        coder = head.stages[stage - 1].bbox_coder
+        boxes, valid = refine_boxes(coder, boxes, valid, deltas)
         naive = [
             reference.decode(box, row, stds=STDS[stage - 1])
             for box, row in zip(naive, deltas.flatten(0, 1))
         ]
         expected = torch.tensor(naive).view_as(boxes)
         torch.testing.assert_close(boxes, expected, rtol=1e-4, atol=1e-3)
-        assert usable.all()
+        assert valid.all()
 
 
 @pytest.mark.parametrize('side', [1e-30, 1e25, float('inf'), float('nan'), 0.0, -5.0])
@@ -45,11 +47,12 @@ def test_a_box_without_an_area_is_out_for_good(side):
     """Its area is 0, infinite or no number; what it was before stays."""
     head = build_head(reg_stages=3)
     boxes = torch.tensor([[[0, 0, side, side], [10, 10, 30, 40.0]]])
-    usable = torch.ones(1, 2, dtype=torch.bool)
+    valid = torch.ones(1, 2, dtype=torch.bool)
     for stage in (1, 2):
         before, deltas = boxes, torch.full((1, 2, 4), 0.1)
-        boxes, usable = head.refine(stage, before, usable, deltas)
-        assert usable.tolist() == [[False, True]]
+        coder = head.stages[stage - 1].bbox_coder
+        boxes, valid = refine_boxes(coder, before, valid, deltas)
+        assert valid.tolist() == [[False, True]]
         torch.testing.assert_close(boxes[0, 0], before[0, 0], equal_nan=True)
         expected = reference.decode(before[0, 1].tolist(), deltas[0, 1])
         torch.testing.assert_close(boxes[0, 1], torch.tensor(expected))
@@ -57,28 +60,22 @@ def test_a_box_without_an_area_is_out_for_good(side):
 
 def test_a_box_smaller_than_a_pixel_is_sound():
     boxes = torch.tensor([[[3.0, 3.0, 3.5, 3.2]]])
-    usable = torch.ones(1, 1, dtype=torch.bool)
-    refined, still = build_head().refine(1, boxes, usable, torch.zeros(1, 1, 4))
+    valid = torch.ones(1, 1, dtype=torch.bool)
+    coder = build_head().stages[0].bbox_coder
+    refined, still = refine_boxes(coder, boxes, valid, torch.zeros(1, 1, 4))
     torch.testing.assert_close(refined, boxes)
     assert still.all()
 
 
 @pytest.mark.parametrize('kind', ['cls', 'bbox'])
-def test_each_stage_asks_a_loss_of_its_own(kind):
-    """One with a memory, such as GHM's, must not mix the stages."""
-    loss = dict(
-        cls=dict(loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True)),
-        bbox={},
-    )[kind]
-    head = build_head(label_stages=3, reg_stages=3, **loss)
-    asked = []
-    own = [getattr(head, f'loss_{kind}'), *getattr(head, f'stage_loss_{kind}')]
-    for stage, module in enumerate(own):
-        module.register_forward_hook(lambda *_, stage=stage: asked.append(stage))
-    losses_of(head)
-    # mmdet asks the first stage's once for each level.
-    assert list(dict.fromkeys(asked)) == [0, 1, 2]
-    assert asked.count(1) == asked.count(2) == 1
+def test_stages_share_a_stateless_loss_so_that_changes_reach_all(kind):
+    head = build_head()
+    plain = losses_of(head)
+    getattr(head, f'loss_{kind}').loss_weight *= 2
+    doubled = losses_of(head)
+    for name in (f'loss_{kind}', f'loss_{kind}_s1'):
+        torch.testing.assert_close(doubled[name], 2 * plain[name])
+    assert not any('stage_loss' in name for name in head.state_dict())
 
 
 def test_each_stage_has_its_own_memory():

@@ -5,7 +5,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 
 from mmdet_consistent.heads.targets import GroundTruth
-from tests.heads.helpers import instances
+from tests.support.builders import instances
 
 FIRST = [[0, 0, 20, 20], [2, 0, 22, 20], [50, 50, 90, 90], [48, 52, 90, 88]]
 SECOND = [[0, 0, 9, 30], [60, 0, 90, 30], [61, 2, 92, 30], [5, 5, 25, 25]]
@@ -103,8 +103,8 @@ def test_targets_name_each_anchors_own_ground_truth():
     assert targets.labels.tolist() == [[2, 0, 3, 3, 0], [3, 1, 3, 3, 3]]
     assert targets.label_weights.tolist() == [[1, 1, 1, 0, 1], [1, 1, 0, 0, 1]]
     assert targets.positive.tolist() == (gt_inds > 0).tolist()
-    assert targets.rows.tolist() == [0, 1, 4, 6]
-    assert targets.gt_bboxes.tolist() == [
+    assert targets.box_rows(select=True).tolist() == [0, 1, 4, 6]
+    assert targets.matched_bboxes(targets.box_rows(select=True)).tolist() == [
         [0, 0, 20, 20],
         [50, 50, 90, 90],
         [50, 50, 90, 90],
@@ -122,13 +122,17 @@ def test_what_a_positive_weighs(pos_weight, expected):
     assert targets.label_weights[0].tolist() == [expected, 1, 0, 1, 1]
 
 
-@pytest.mark.parametrize('choose_rows', [True, False])
-def test_the_third_image_too_has_its_own_ground_truth(choose_rows):
+@pytest.mark.parametrize('select', [True, False])
+def test_the_third_image_too_has_its_own_ground_truth(select):
     boxes = [[[i, 0, i + 9, 9], [i, 20, i + 9, 29]] for i in (0, 30, 60)]
     gts = GroundTruth.pad([instances(b, [i, 0]) for i, b in enumerate(boxes)], None)
     gt_inds = torch.tensor([[2], [1], [2]])
-    targets = gts.targets(BOXES[:1, :1], gt_inds, 3, -1, choose_rows=choose_rows)
-    assert targets.gt_bboxes.tolist() == [boxes[0][1], boxes[1][0], boxes[2][1]]
+    targets = gts.targets(BOXES[:1, :1], gt_inds, 3, -1)
+    assert targets.matched_bboxes(targets.box_rows(select)).tolist() == [
+        boxes[0][1],
+        boxes[1][0],
+        boxes[2][1],
+    ]
     assert targets.labels.tolist() == [[0], [1], [0]]
 
 
@@ -142,7 +146,7 @@ def test_an_image_without_positives_counts_as_one():
     gt_inds = torch.zeros((2, 5), dtype=torch.long)
     targets = gts.targets(BOXES, gt_inds, num_classes=3, pos_weight=-1)
     assert int(targets.avg_factor) == 2
-    assert len(targets.rows) == 0
+    assert len(targets.box_rows(select=True)) == 0
     assert (targets.labels == 3).all()
 
 
@@ -155,8 +159,8 @@ def test_ious_of_the_positives_whichever_rows_there_are():
         gt = gts.bboxes[image, gt_inds[image, anchor] - 1]
         expected[image, anchor] = bbox_overlaps(moved[image, anchor][None], gt[None])
     assert (expected[gt_inds > 0] > 0).sum() == 2
-    for choose_rows in (True, False):
-        targets = gts.targets(BOXES, gt_inds, 3, -1, choose_rows=choose_rows)
+    for select in (True, False):
+        targets = gts.targets(BOXES, gt_inds, 3, -1, select_rows=select)
         torch.testing.assert_close(targets.positive_ious(moved), expected)
     # One set of boxes for all images, as prior anchors are.
     shared = targets.positive_ious(moved[:1])

@@ -4,7 +4,8 @@ from mmengine.config import ConfigDict
 
 from mmdet_consistent.heads.box_output import StagedConv2d
 from mmdet_consistent.heads.variants import FeatureGate
-from tests.heads.helpers import (
+from tests.reference import consistent as reference
+from tests.support.builders import (
     as_scalars,
     assert_refused,
     build_head,
@@ -12,8 +13,7 @@ from tests.heads.helpers import (
     instances,
     metas,
 )
-from tests.heads.ssd_helpers import build_ssd_head, ssd_features
-from tests.reference import consistent as reference
+from tests.support.ssd_builders import build_ssd_head, ssd_features
 
 RETINA = ('cascade', 'gated_cascade')
 BUILDERS = {
@@ -133,7 +133,7 @@ def test_inference_equals_the_naive_reference(kind, variant, scores):
     priors = head.prior_generator.grid_priors(
         [s.shape[-2:] for s in cls_scores], device='cpu'
     )
-    stds = head.stage_coders[0].stds
+    stds = head.stages[0].bbox_coder.stds
     total, missed = 0, 0
     for level, boxes in enumerate(priors):
         anchors = len(boxes) // cls_scores[level][0, 0].numel()

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from mmdet_consistent.losses import layout as level_rows
-from tests.heads.helpers import as_scalars, build_head, features, ground_truth, metas
-from tests.heads.ssd_helpers import build_ssd_head, ssd_features
+from tests.support.builders import as_scalars, build_head, features, ground_truth, metas
+from tests.support.ssd_builders import build_ssd_head, ssd_features
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 

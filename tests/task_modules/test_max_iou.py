@@ -9,8 +9,8 @@ from mmengine.utils import digit_version
 from torch.nn.utils.rnn import pad_sequence
 
 from mmdet_consistent.task_modules import MatchRule, match_max_iou, max_iou, rule_of
-from tests.heads.helpers import instances
 from tests.reference import consistent as reference
+from tests.support.builders import instances
 
 COORDINATE = st.integers(0, 60)
 BOX = st.tuples(COORDINATE, COORDINATE, st.integers(1, 50), st.integers(1, 50)).map(
@@ -76,13 +76,11 @@ def test_equals_mmdets_assigner_to_the_bit(
     gts, counts = padded([g for g, _ in images])
     ignores, _ = padded([i for _, i in images])
     inside = ~torch.tensor(outside[: len(priors)])
-    usable = inside.expand(len(images), -1)
-    with pytest.MonkeyPatch.context() as patch:
-        if gpu_way:  # all boxes in one block, as on a GPU
-            patch.setattr(max_iou, 'is_on_cpu', lambda _: False)
-        gt_inds, best = match_max_iou(
-            boxes[None], gts, counts, rule_of(assigner), usable, ignores, block
-        )
+    valid = inside.expand(len(images), -1)
+    rule, select_rows = rule_of(assigner), not gpu_way
+    gt_inds, best = match_max_iou(
+        boxes[None], gts, counts, rule, valid, ignores, block, select_rows
+    )
     for image, (gt, ignore) in enumerate(images):
         expected = assigner.assign(
             InstanceData(priors=boxes[inside]),
@@ -150,10 +148,10 @@ def test_an_overlap_with_an_ignore_region_of_just_the_threshold(iof):
     assert gt_inds[0, 0] == (-1 if iof == 0.25 else 0)
 
 
-def match_one(box, gts, rule):
-    gt_inds, _ = match_max_iou(
-        torch.tensor([[box]]), torch.tensor([gts]), torch.tensor([len(gts)]), rule
-    )
+def match_one(box, gts, rule, select_rows=None):
+    boxes, gt_bboxes = torch.tensor([[box]]), torch.tensor([gts])
+    counts = torch.tensor([len(gts)])
+    gt_inds, _ = match_max_iou(boxes, gt_bboxes, counts, rule, select_rows=select_rows)
     return gt_inds.item()
 
 
@@ -168,14 +166,13 @@ def test_an_overlap_of_just_the_threshold():
 def test_of_equal_ground_truths_the_first_wins_in_another_block_too(
     monkeypatch, gpu_way
 ):
-    monkeypatch.setattr(max_iou, 'is_on_cpu', lambda _: not gpu_way)
     monkeypatch.setattr(max_iou, 'GPU_BLOCK', 1)
     far, here = [90.0, 90, 99, 99], [0.0, 0, 10, 10]
     gts = [far] * 3 + [here] + [far] * 11 + [here] * 2
-    assert match_one([0.0, 0, 10, 9], gts, MatchRule(0.6, 0.5)) == 4
+    assert match_one([0.0, 0, 10, 9], gts, MatchRule(0.6, 0.5), not gpu_way) == 4
     # Of those that take a box as their best, mmdet has the last.
     low = MatchRule(0.95, 0.5, match_low_quality=True)
-    assert match_one([0.0, 0, 10, 9], gts, low) == 17
+    assert match_one([0.0, 0, 10, 9], gts, low, not gpu_way) == 17
 
 
 def test_a_low_quality_match_does_not_take_what_is_in_an_ignore_region():

@@ -7,7 +7,7 @@ from mmengine.structures import InstanceData
 
 from mmdet_consistent import SecondPassAssigner
 from mmdet_consistent.task_modules import rule_of
-from tests.heads.helpers import instances
+from tests.support.builders import instances
 
 COORDINATE = st.integers(0, 60)
 BOX = st.tuples(COORDINATE, COORDINATE, st.integers(1, 50), st.integers(1, 50)).map(

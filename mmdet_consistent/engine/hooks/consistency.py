@@ -150,9 +150,9 @@ def assigner_of(head: nn.Module, stage: int) -> Any:
         if isinstance(own, MaxIoUAssigner):
             return own
         return SecondPassAssigner(pos_iou_thr=0.5, neg_iou_thr=0.4)
-    later = getattr(head, 'stage_assigners', [])
-    if stage <= len(later) and isinstance(later[stage - 1], SecondPassAssigner):
-        return later[stage - 1]
+    stages = getattr(head, 'stages', [])
+    if stage < len(stages) and isinstance(stages[stage].assigner, SecondPassAssigner):
+        return stages[stage].assigner
     if stage == 1:
         return SecondPassAssigner(pos_iou_thr=0.6, neg_iou_thr=0.5)
     return SecondPassAssigner(pos_iou_thr=0.7, neg_iou_thr=0.6)

@@ -106,8 +106,8 @@ class StageLossWeightHook(Hook):
         """Set the weights of this iteration."""
         factor = self.factor(runner.iter)
         for head, weights in self._heads:
-            later = tuple(weight * factor for weight in weights[1:])
-            head.stage_loss_weights = (weights[0], *later)
+            for stage, weight in zip(head.stages[1:], weights[1:]):
+                stage.weight = weight * factor
         runner.message_hub.update_scalar('train/alpha', factor)
 
     def factor(self, iteration: int) -> float:

@@ -1,6 +1,7 @@
-"""Later stages for boxes that come as distributions (Generalized Focal Loss)."""
+"""Later stages for boxes predicted as distributions (Generalized Focal Loss)."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Optional
 
 from mmdet.models.dense_heads.gfl_head import Integral
 from mmdet.models.task_modules.coders import DistancePointBBoxCoder
@@ -8,44 +9,54 @@ from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import BaseBoxes
 from torch import Tensor
 
-from .generic import AnyStages
+from .generic import GenericStages
 
 
 @TASK_UTILS.register_module()
 class AnchorDistanceBBoxCoder(DistancePointBBoxCoder):
-    """:class:`DistancePointBBoxCoder` that takes anchors as well as points.
+    """:class:`DistancePointBBoxCoder` that accepts anchors as well as points.
 
     A box is given by the distances of its sides from the anchor's centre, in pixels.
     """
 
-    def encode(self, points: Tensor, gt_bboxes: Tensor, *args, **kwargs) -> Tensor:
-        """Distances (P, 4) of boxes (P, 4) from points (P, 2) or anchors (P, 4)."""
+    def encode(
+        self, points: Tensor, gt_bboxes: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Return distances (P, 4) of boxes (P, 4) from anchors (P, 4) or points."""
         return super().encode(_centres(points), gt_bboxes, *args, **kwargs)
 
-    def decode(self, points: Tensor, pred_bboxes: Tensor, *args, **kwargs) -> BaseBoxes:
-        """Boxes (P, 4) at these distances (P, 4) from points or anchors."""
+    def decode(
+        self, points: Tensor, pred_bboxes: Tensor, *args: Any, **kwargs: Any
+    ) -> BaseBoxes:
+        """Return boxes (P, 4) at distances (P, 4) from anchors (P, 4) or points."""
         return super().decode(_centres(points), pred_bboxes, *args, **kwargs)
 
 
-class PassingIntegral(Integral):
-    """An integral that leaves alone what are distances already, (…, 4)."""
+class IntegralOrIdentity(Integral):
+    """mmdet's integral of distributions, which passes distances (…, 4) through."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mean of each distribution (P, 4·(n + 1)): (P, 4), in strides."""
+        """Return the mean of each distribution, (P, 4·(n + 1)) to (P, 4)."""
         return x.reshape(-1, 4) if x.shape[-1] == 4 else super().forward(x)
 
 
-class DistributionStages(AnyStages):
+class DistributionStages(GenericStages):
     """Later stages of :class:`mmdet.models.dense_heads.GFLHead`.
 
-    The first stage gives four distributions and is trained by the base head. The
-    later ones give four deltas of the box at the distributions' means. The quality
-    that is the target of a later label set is the IoU after the last regression.
+    The first stage predicts four distributions and is trained by the base head. The
+    later ones predict four deltas of the box at the distributions' means. The target
+    quality of a later label set is the IoU after the last regression.
     """
 
     box_outputs: ClassVar[tuple[str, ...]] = ('gfl_reg',)
 
-    def __init__(self, *args, bbox_coder=None, additions=(), **kwargs) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        bbox_coder: Optional[dict] = None,
+        additions: Sequence[dict] = (),
+        **kwargs: Any,
+    ) -> None:
         coder = dict(bbox_coder or {}, type='AnchorDistanceBBoxCoder')
         kwargs.setdefault('stage_bbox_coders', dict(type='DeltaXYWHBBoxCoder'))
         stages = kwargs.get('label_stages'), kwargs.get('reg_stages')
@@ -53,18 +64,19 @@ class DistributionStages(AnyStages):
         if has_later and not any(x['type'] == 'QualityTargets' for x in additions):
             additions = [dict(type='QualityTargets'), *additions]
         super().__init__(*args, bbox_coder=coder, additions=additions, **kwargs)
-        self.integral = PassingIntegral(self.reg_max)
+        self.integral = IntegralOrIdentity(self.reg_max)
 
     @property
-    def first_values(self) -> int:
+    def first_stage_channels(self) -> int:
         """Four distributions of n + 1 values."""
         return 4 * (self.reg_max + 1)
 
-    def _loses_on_boxes(self) -> bool:
+    def uses_decoded_boxes(self) -> bool:
+        """Return True: mmdet's head decodes its boxes for the loss."""
         return True
 
-    def _first_deltas(self, levels: list[Tensor]) -> list[Tensor]:
-        """Distances in pixels, (N, 4, H, W) of each level."""
+    def first_stage_deltas(self, levels: list[Tensor]) -> list[Tensor]:
+        """Return the distributions' means in pixels: levels of (N, 4, H, W)."""
         distances = []
         for scores, stride in zip(levels, self.prior_generator.strides):
             rows = self.integral(scores.permute(0, 2, 3, 1)) * stride[0]
@@ -75,14 +87,14 @@ class DistributionStages(AnyStages):
     def composed_deltas(
         self, cls_scores: list[Tensor], bbox_preds: list[Tensor]
     ) -> list[Tensor]:
-        """Distances of where boxes end up, in strides, as the base head has them."""
+        """Return distances of the final boxes, in strides, as the base head does."""
         levels = super().composed_deltas(cls_scores, bbox_preds)
         strides = self.prior_generator.strides
         return [x / stride[0] for x, stride in zip(levels, strides)]
 
 
 def _centres(points: Tensor) -> Tensor:
-    """Centres of anchors (P, 4); points (P, 2) are their own."""
+    """Return the centres of anchors (P, 4); points (P, 2) are their own."""
     if points.shape[-1] == 2:
         return points
     return (points[..., :2] + points[..., 2:]) / 2

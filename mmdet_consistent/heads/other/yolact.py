@@ -1,21 +1,31 @@
-"""Later stages for heads that mine hard negatives as SSD does."""
+"""Later stages for YOLACT, which mines hard negatives as SSD does."""
 
 from torch import Tensor
 
-from ..ssd_head import mined_label_losses
+from ..cls_loss import mined_label_set_losses
+from ..stage import Stage
 from ..targets import StageTargets
-from .generic import AnyStages
+from .generic import GenericStages
 
 
-class YOLACTStages(AnyStages):
+class YOLACTStages(GenericStages):
     """Later stages of :class:`mmdet.models.dense_heads.YOLACTHead`.
 
-    Its masks are those of the base head: they follow the prior anchors.
+    The masks are the base head's and follow the prior anchors.
     """
 
     def label_losses(
-        self, levels: list[Tensor], targets: dict[int, StageTargets]
+        self,
+        levels: list[Tensor],
+        stages: list[Stage],
+        targets: dict[int, StageTargets],
     ) -> list[Tensor]:
-        """Softmax loss with mined negatives; see :class:`ConsistentSSDHead`."""
-        weight = self.loss_cls.loss_weight
-        return [weight * loss for loss in mined_label_losses(self, levels, targets)]
+        """Compute the softmax loss with hard negatives mined per label set."""
+        losses = mined_label_set_losses(
+            levels,
+            self.num_classes,
+            self.train_cfg['neg_pos_ratio'],
+            [targets[stage.index] for stage in stages],
+            self.select_rows,
+        )
+        return [self.loss_cls.loss_weight * loss for loss in losses]

@@ -9,7 +9,7 @@ from mmengine.config import ConfigDict
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.heads import helpers, ssd_helpers
+from tests.support import builders, ssd_builders
 
 IMAGES = 4
 VARIANTS = {
@@ -25,6 +25,8 @@ VARIANTS = {
     'first normaliser': dict(cls_normalizer='first'),
     'SSD': dict(type='ConsistentSSDHead'),
     'SSD baseline': dict(type='ConsistentSSDHead', variant='baseline'),
+    'RetinaHead': dict(type='RetinaHead'),
+    'SSDHead': dict(type='SSDHead'),
     'SSD cascade': dict(type='ConsistentSSDHead', variant='cascade'),
     'SSD, weights 0, 1': dict(type='ConsistentSSDHead', stage_loss_weights=(0.0, 1.0)),
     'soft labels': dict(additions=[dict(type='SoftLabels', low=0.3, high=0.9)]),
@@ -60,19 +62,22 @@ LAYOUTS = {
     'one image with': [NONE, FEW, NONE, NONE],
     'nothing anywhere': [NONE] * IMAGES,
 }
+# A variant, and mmdet's head that it must equal.
+BASES = {'baseline': 'RetinaHead', 'SSD baseline': 'SSDHead'}
 CASES = [
     (variant, layout)
     for variant in VARIANTS
+    if variant not in BASES.values()
     for layout in LAYOUTS
     if variant in ('consistent', 'SSD') or layout == 'a rank without'
 ]
 
 
-def detector(variant):
+def detector(variant, **more):
     """A ResNet of width 8, an FPN and the head, initialised alike everywhere."""
-    options = dict(VARIANTS[variant])
-    ssd = options.get('type') == 'ConsistentSSDHead'
-    head = copy.deepcopy(ssd_helpers.HEAD if ssd else helpers.HEAD)
+    options = dict(VARIANTS[variant], **more)
+    ssd = 'SSD' in options.get('type', '')
+    head = copy.deepcopy(ssd_builders.HEAD if ssd else builders.HEAD)
     parts = dict(train_cfg=head.pop('train_cfg'), test_cfg=head.pop('test_cfg'))
     parts['train_cfg'].update(options.pop('train_cfg', {}))
     if ssd:
@@ -111,13 +116,13 @@ def losses_and_gradients(model, layout, images):
         layout: A key of ``LAYOUTS``.
         images: Slice of the images that this process takes.
     """
-    size = helpers.IMAGE
+    size = builders.IMAGE
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randn(IMAGES, 3, size, size, generator=generator)[images]
     samples = []
     for boxes, labels in LAYOUTS[layout][images]:
-        sample = DetDataSample(metainfo=helpers.metas(1)[0])
-        sample.gt_instances = helpers.instances(boxes, labels)
+        sample = DetDataSample(metainfo=builders.metas(1)[0])
+        sample.gt_instances = builders.instances(boxes, labels)
         samples.append(sample)
     bare = getattr(model, 'module', model)
     for _ in range(2):
@@ -136,15 +141,22 @@ def work(rank, world, init_file, out_dir):
         'gloo', init_method=f'file://{init_file}', rank=rank, world_size=world
     )
     share = IMAGES // world
+    images = slice(rank * share, (rank + 1) * share)
     results = {}
     for variant, layout in CASES:
-        model = DistributedDataParallel(detector(variant), find_unused_parameters=False)
-        losses, gradients = losses_and_gradients(
-            model, layout, slice(rank * share, (rank + 1) * share)
-        )
+        model = distributed(detector(variant, sync_normalizer=True))
+        losses, gradients = losses_and_gradients(model, layout, images)
         for value in losses.values():
             torch.distributed.all_reduce(value)
             value /= world
         results[variant, layout] = losses, gradients
+    for variant, base in BASES.items():
+        for name, model in (('ours', detector(variant)), (base, detector(base))):
+            found = losses_and_gradients(distributed(model), 'unequal', images)
+            results[variant, name] = found
     torch.save(results, f'{out_dir}/rank{rank}.pth')
     torch.distributed.destroy_process_group()
+
+
+def distributed(model):
+    return DistributedDataParallel(model, find_unused_parameters=False)

@@ -4,16 +4,15 @@ import torch
 from hypothesis import strategies as st
 
 from mmdet_consistent.export.deployable import DeployableDetector
-from tests.heads.helpers import (
+from tests.reference.soft_consistency import label_losses
+from tests.support.builders import (
     as_scalars,
     ground_truth,
     instances,
     metas,
     small_detector,
 )
-from tests.heads.naive import SIZES, STRIDES, gradients, rows
-from tests.heads.test_no_sync import MODULES
-from tests.reference.soft_consistency import label_losses
+from tests.support.naive import SIZES, STRIDES, gradients, rows
 
 QUALITY = dict(
     loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0)
@@ -82,11 +81,6 @@ def labels_equal_the_reference(head, seed, boxes, spread, thresholds, first, **o
         rows(gradients(scores), channels).double(), logits.grad, rtol=1e-3, atol=1e-6
     )
     assert all(float(x.abs().sum()) == 0 for x in gradients(preds))
-
-
-def pretend_gpu(monkeypatch):
-    for module in MODULES:
-        monkeypatch.setattr(module, 'is_on_cpu', lambda _: False)
 
 
 def exported(**head_options):

@@ -6,7 +6,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 
-from tests.heads.helpers import IMAGE
+from tests.support.builders import IMAGE
 
 CHANNELS = (8, 12, 8)
 STRIDES = (16, 32, 64)

@@ -2,8 +2,8 @@
 
 import torch
 
-from tests.heads.helpers import instances, metas
 from tests.reference import consistent as reference
+from tests.support.builders import instances, metas
 
 SIZES = [(4, 4), (2, 2), (1, 1)]
 STRIDES = [(32, 32), (64, 64), (128, 128)]

@@ -1,39 +1,20 @@
-"""Which of mmdet's anchor heads have a consistent version: try every one of them.
-
-Every class of mmdet's that comes from `AnchorHead` (and those that have anchors but
-do not) is built small from one of mmdet's own configs, and its consistent version
-beside it: with one stage it must be the base head bit for bit, fresh it must predict
-the base head's boxes, and it must train. Writes the table of docs/any_head.md.
-
-Example:
-    python -m tools.dev.docs.compatibility            # write the table
-    python -m tools.dev.docs.compatibility --check    # fail if it is out of date
-"""
+"""Small heads of every kind that mmdet has, from mmdet's own configs."""
 
 import copy
 import inspect
 import logging
 import math
-import sys
-from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from mmdet.models import dense_heads
 from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.registry import MODELS
-from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_consistent import ConsistentMixin, make_consistent
-
-from .generated import parse_args, with_block, write_or_check
-
-ROOT = Path(__file__).resolve().parents[3]
-PAGE = ROOT / 'docs' / 'any_head.md'
 IMAGE, CHANNELS, CLASSES = 384, 16, 3
 # A config of mmdet's that has the head, and where in the model.
 CONFIGS = {
@@ -142,7 +123,7 @@ def metas() -> list[dict]:
     return [dict.fromkeys(shapes, size) | dict(scale_factor=(1.0, 1.0))] * 2
 
 
-def ground_truth(base: nn.Module) -> list[InstanceData]:
+def predicted_ground_truth(base: nn.Module) -> list[InstanceData]:
     """Ground truth of two images: boxes that the untrained head predicts.
 
     So some refined boxes are positive, whatever the head makes of its anchors.
@@ -178,110 +159,12 @@ def predictions_of(head: nn.Module) -> list:
     return found
 
 
-def check(name: str) -> str:
-    """Try a head's consistent version, and say how its boxes are decoded.
-
-    Raises:
-        AssertionError: If it isn't what it should be.
-    """
-    made = make_consistent(heads()[name])
-    config = small_config(name)
-    kind = dict(type=made.__name__)
-    base = build(config)
-    gts = ground_truth(base)
-
-    one = build(dict(config, **kind), label_stages=1, reg_stages=1)
-    one._base_is_plain = lambda: False  # the base head's own code
-    one.load_state_dict(base.state_dict())
-    theirs, ours = losses_of(base, gts), losses_of(one, gts)
-    for key, value in theirs.items():
-        assert torch.equal(ours[key], value), f'{name}: {key} with one stage'
-    for a, b in zip(predictions_of(base), predictions_of(one)):
-        assert torch.equal(a.bboxes, b.bboxes), f'{name}: boxes with one stage'
-        assert torch.equal(a.scores, b.scores), f'{name}: scores with one stage'
-
-    two = build(dict(config, **kind))
-    missing = two.load_state_dict(base.state_dict(), strict=False)
-    assert not missing.unexpected_keys, missing
-    assert all('later_stages' in key for key in missing.missing_keys), missing
-    # Deltas that are composed are rounded anew; pixels.
-    for a, b in zip(predictions_of(base), predictions_of(two)):
-        assert len(a) == len(b) > 0, f'{name}: {len(a)} and {len(b)} boxes'
-        torch.testing.assert_close(a.scores, b.scores)
-        torch.testing.assert_close(a.bboxes, b.bboxes, atol=1e-2, rtol=0)
-
-    losses = losses_of(two, gts)
-    for key in ('loss_cls_s1', 'loss_bbox_s1'):
-        assert 0 < losses[key] < float('inf'), f'{name}: {key}'
-    sum(value for key, value in losses.items() if 'loss' in key).backward()
-    without = [
-        key
-        for key, parameter in two.named_parameters()
-        if parameter.requires_grad and parameter.grad is None
-    ]
-    theirs = losses_of(base, gts)
-    sum(value for key, value in theirs.items() if 'loss' in key).backward()
-    unused = [
-        key for key, parameter in base.named_parameters() if parameter.grad is None
-    ]
-    assert set(without) <= set(unused), f'{name}: no gradient in {without}'
-    later = [p for key, p in two.named_parameters() if 'later_stages' in key]
-    assert any(p.grad.abs().sum() > 0 for p in later), f'{name}: later stages idle'
-    torch.optim.SGD(two.parameters(), lr=0.01).step()
-    for found in predictions_of(two):
-        assert torch.isfinite(found.bboxes).all(), f'{name}: boxes after a step'
-    staged = not hasattr(two, '_predicts_staged') or two._predicts_staged()
-    return 'chained' if staged else 'composed'
+def build_consistent(name: str, **options: Any) -> nn.Module:
+    """Build the consistent version of a head of mmdet's."""
+    return build(dict(small_config(name), type=f'Consistent{name}'), **options)
 
 
-def row(name: str, decodes: str) -> str:
-    """The table's row of a head that works."""
-    made = make_consistent(heads()[name]).__name__
-    config = CONFIGS.get(name, ('(an RPN’s)', ''))[0]
-    return f'| `{name}` | `{made}` | {config} | {decodes} |'
-
-
-def refusal(head: type) -> Optional[str]:
-    """Why a head has no consistent version, or ``None``."""
-    try:
-        make_consistent(head)
-    except ValueError as error:
-        return str(error).split(': ', 1)[1]
-    return None
-
-
-def table() -> str:
-    """The page's table, in Markdown."""
-    works, refused = [], []
-    for name, head in heads().items():
-        if issubclass(head, ConsistentMixin):
-            continue
-        why = refusal(head)
-        if why:
-            refused.append(f'| `{name}` | {why} |')
-            continue
-        works.append(row(name, check(name)))
-    return '\n'.join(
-        [
-            '| mmdet’s head | consistent version | tried with mmdet’s | decodes |',
-            '| --- | --- | --- | --- |',
-            *works,
-            '',
-            '| mmdet’s head | why not |',
-            '| --- | --- |',
-            *refused,
-        ]
-    )
-
-
-def main() -> None:
-    args = parse_args(__doc__)
-    register_all_modules(init_default_scope=True)
-    refusal_text = (
-        f'{PAGE.name} is out of date: run python -m tools.dev.docs.compatibility'
-    )
-    write_or_check(PAGE, with_block(PAGE, 'heads', table()), args.check, refusal_text)
-
-
-if __name__ == '__main__':
-    sys.exit(main())
+def two_boxes() -> list[InstanceData]:
+    """Return the same single object in each of two images."""
+    box = torch.tensor([[40.0, 40, 150, 140]])
+    return [InstanceData(bboxes=box, labels=torch.tensor([0]))] * 2

@@ -1,0 +1,265 @@
+"""How a consistent head extends its base head: building, outputs, inference."""
+
+import inspect
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+import torch
+from mmdet.models.dense_heads.anchor_head import AnchorHead
+from mmdet.registry import TASK_UTILS
+from mmdet.utils import InstanceList
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from ..task_modules import ChainedBBoxCoder, SecondPassAssigner
+from .addition import Addition, TrainingBatch
+from .anchors import AnchorCache, grid_boxes, inside_flags, refine_boxes
+from .box_loss import BoxLoss
+from .box_output import BoxLayout, StagedConv2d, reset_later_outputs
+from .first_stage import choose_first_stage
+from .options import default_assigners, one_per_stage
+from .stage import Stage, link_stages, loss_of_later_stage
+
+_Base = AnchorHead if TYPE_CHECKING else object
+
+
+class ConsistentBase(_Base):
+    """Parts of :class:`ConsistentMixin` that are no part of the method.
+
+    A detector's own class overrides what differs from :class:`AnchorHead`:
+    :meth:`box_output_layers` always, the other extension points as needed.
+    """
+
+    #: Whether rows may be selected by value; ``None``: on a CPU only, since on a GPU
+    #: the host would wait for their number.
+    select_rows: Optional[bool] = None
+    stages: list[Stage]
+
+    @property
+    def first_stage_channels(self) -> int:
+        """Channels per anchor of the base head's own box output."""
+        return 4
+
+    # ---------------------------------------------------------- extension points
+
+    def box_output_layers(self) -> list[tuple[nn.Module, str]]:
+        """Return parent module and attribute name of each box-output convolution."""
+        raise NotImplementedError
+
+    def can_fuse_first_stage(self) -> bool:
+        """Return whether the base head's loss is the loss of the later stages.
+
+        If so, one pass computes stage 0 with the others; otherwise the base head's own
+        code computes it.
+        """
+        return False
+
+    def stage_losses(self, index: int) -> tuple[Optional[nn.Module], nn.Module]:
+        """Return the classification and box loss module of a stage."""
+        if index == 0:
+            return self.loss_cls, self.loss_bbox
+        return loss_of_later_stage(self.loss_cls), loss_of_later_stage(self.loss_bbox)
+
+    def uses_decoded_boxes(self) -> bool:
+        """Return whether the box loss compares boxes in pixels instead of deltas."""
+        return self.reg_decoded_bbox
+
+    def has_plain_targets(self) -> bool:
+        """Return whether the base head's ``get_targets`` is ``AnchorHead``'s."""
+        base = next(
+            kind
+            for kind in type(self).__mro__
+            if issubclass(kind, AnchorHead) and not issubclass(kind, ConsistentBase)
+        )
+        return base.get_targets is AnchorHead.get_targets
+
+    def base_syncs_normalizer(self) -> bool:
+        """Return whether the base head averages its normaliser over the processes."""
+        return False
+
+    def first_stage_deltas(self, levels: list[Tensor]) -> list[Tensor]:
+        """Return what the first stage's box coder decodes: levels of (N, A·4, H, W)."""
+        return levels
+
+    def build_later_towers(self) -> None:
+        """Build the separate towers of a cascade's later stages."""
+        raise ValueError(
+            f"variant='{self.variant.type}': {type(self).__name__} has no such "
+            "variant; use variant='consistent'"
+        )
+
+    # ------------------------------------------------------------------ building
+
+    def build_stages(
+        self,
+        loss_weights: Sequence[float],
+        stage_bbox_coders: Union[dict, Sequence[dict], None],
+        stage_assigners: Union[dict, Sequence[dict], None],
+    ) -> None:
+        """Build the stages, and for training their assigners and losses."""
+        count = self.reg_stages - 1
+        configs = one_per_stage('stage_bbox_coders', stage_bbox_coders, count)
+        own = [TASK_UTILS.build(config) for config in configs or []]
+        coders = [self.bbox_coder, *(own or [self.bbox_coder] * count)]
+        self.stages = link_stages(loss_weights, coders)
+        self.num_stages = len(self.stages)
+        if not self.train_cfg:
+            return
+        later = self.num_stages - 1
+        configs = one_per_stage('stage_assigners', stage_assigners, later)
+        self.stages[0].assigner = self.assigner
+        for stage, config in zip(self.stages[1:], configs or default_assigners(later)):
+            stage.assigner = TASK_UTILS.build(config)
+            if isinstance(stage.assigner, SecondPassAssigner):
+                stage.assigner.inherit_ignore_rule(self.assigner)
+        for stage in self.stages:
+            stage.loss_cls, loss_bbox = self.stage_losses(stage.index)
+            if stage.bbox_coder is not None:
+                decoded = self.uses_decoded_boxes()
+                stage.box_loss = BoxLoss(loss_bbox, stage.bbox_coder, decoded)
+        self._register_own_losses()
+        self.first_stage = choose_first_stage(self)
+
+    def _register_own_losses(self) -> None:
+        """Register the losses that later stages do not share: they may have a state."""
+        for name, modules in (
+            ('loss_cls', [s.loss_cls for s in self.stages[1:]]),
+            ('loss_bbox', [s.box_loss.module for s in self.stages[1:] if s.box_loss]),
+        ):
+            shared = (None, getattr(self, name, None))
+            own = nn.ModuleList(m for m in modules if m not in shared)
+            setattr(self, f'stage_{name}', own)
+
+    def build_additions(self, additions: Sequence[dict]) -> None:
+        """Build the additions and the box outputs, which hold their values."""
+        self.additions = Addition.build_all(additions, self.variant)
+        sizes = [addition.num_values for addition in self.additions]
+        self.layout = BoxLayout(self.first_stage_channels, self.reg_stages, sizes)
+        coders = [stage.bbox_coder for stage in self.stages[: self.reg_stages]]
+        if len(coders) > 1 or sum(sizes):
+            # Not restored: mmdet's predict path, TTA and exporters find it there.
+            self.bbox_coder = ChainedBBoxCoder(coders, sum(sizes))
+        if self.variant.has_separate_towers:
+            self.build_later_towers()
+        elif len(coders) > 1 or sum(sizes):
+            box = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
+            identity = [coder.encode(box, box)[0] for coder in coders[1:]]
+            for parent, name in self.box_output_layers():
+                conv = getattr(parent, name)
+                staged = StagedConv2d(
+                    conv, identity, sum(sizes), self.first_stage_channels
+                )
+                setattr(parent, name, staged)
+        for addition in self.additions:
+            addition.attach(self)
+
+    def init_weights(self) -> None:
+        """Initialise as the base head, and let later stages leave boxes unchanged.
+
+        An ``init_cfg`` that names the box output means the first stage's. A second call
+        changes nothing, and weights loaded by a ``Pretrained`` entry are kept.
+        """
+        configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        loaded = any(config and config['type'] == 'Pretrained' for config in configs)
+        done = self.is_init
+        super().init_weights()
+        if not done and not loaded:
+            reset_later_outputs(self)
+
+    @property
+    def stage_loss_weights(self) -> tuple[float, ...]:
+        """Classification loss weight of each label stage: (1, α, …) of Eq. 1."""
+        return tuple(s.weight for s in self.stages if s.weight is not None)
+
+    # ------------------------------------------------------------------- anchors
+
+    def get_anchors(
+        self,
+        featmap_sizes: list[tuple],
+        batch_img_metas: list[dict],
+        device: Union[torch.device, str] = 'cuda',
+    ) -> tuple[list, list]:
+        """Return the base head's anchors and valid flags, cached by their shapes."""
+        cache = self.__dict__.setdefault('_anchor_cache', AnchorCache())
+        return cache.get(super().get_anchors, featmap_sizes, batch_img_metas, device)
+
+    def prior_anchors(
+        self, cls_scores: list[Tensor], batch_img_metas: list[dict]
+    ) -> tuple[Tensor, Tensor]:
+        """Return A⁰, (1, A, 4) float32, xyxy in pixels, and the valid anchors, (N, A).
+
+        Raises:
+            ValueError: If an image has no anchor inside it.
+        """
+        sizes = [scores.shape[-2:] for scores in cls_scores]
+        device = cls_scores[0].device
+        anchors, flags = self.get_anchors(sizes, batch_img_metas, device=device)
+        boxes = grid_boxes(anchors[0])
+        border = self.train_cfg['allowed_border']
+        return boxes[None], inside_flags(boxes, flags, batch_img_metas, border)
+
+    def final_boxes(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        """Return where the last regression takes the anchors of a batch.
+
+        Returns:
+            (N, A, 4), detached, xyxy in pixels, not clipped, and the anchors still
+            valid, (N, A) bool.
+        """
+        last = self.stages[-1]
+        if last.bbox_coder is None:  # a label set of the final boxes
+            return batch.boxes, batch.valid
+        deltas = batch.deltas[last.index]
+        return refine_boxes(last.bbox_coder, batch.boxes, batch.valid, deltas)
+
+    # ------------------------------------------------------------------- outputs
+
+    def split_scores(self, cls_scores: list[Tensor]) -> list[list[Tensor]]:
+        """Split levels of logits by stage; a shared output makes a single stage."""
+        return self.variant.split_scores(cls_scores, self.label_stages)
+
+    def merge_scores(self, cls_scores: list[Tensor]) -> list[Tensor]:
+        """Return the logits that score the boxes, levels of (N, A·C, H, W)."""
+        stages = self.split_scores(cls_scores)
+        return self.variant.merge_scores(stages, self.use_sigmoid_cls, self.num_classes)
+
+    def split_preds(self, bbox_preds: list[Tensor]) -> list[list[Tensor]]:
+        """Split levels of box outputs by stage: levels of (N, A·4, H, W) each."""
+        return self.layout.split_stages(bbox_preds)
+
+    def addition_slice(self, addition: Addition) -> slice:
+        """Return where an anchor's channels of one addition are."""
+        return self.layout.extra_slice(list(self.additions).index(addition))
+
+    def addition_values(
+        self, addition: Addition, bbox_preds: list[Tensor]
+    ) -> list[Tensor]:
+        """Return one addition's values of each level: (N, A, its values, H, W)."""
+        index = list(self.additions).index(addition)
+        return self.layout.extra_values(index, bbox_preds)
+
+    # ----------------------------------------------------------------- inference
+
+    def predict_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        *args: Any,
+        **kwargs: Any,
+    ) -> InstanceList:
+        """Predict as the base head, with merged scores and chained boxes."""
+        predict = super().predict_by_feat
+        inputs = {}
+        for addition in self.additions:
+            inputs.update(addition.predict_inputs(self, bbox_preds))
+        if inputs:  # they replace arguments, which may have come by position
+            names = list(inspect.signature(predict).parameters)[2:]
+            args, kwargs = (), {**dict(zip(names, args)), **kwargs, **inputs}
+        return predict(self.merge_scores(cls_scores), bbox_preds, *args, **kwargs)
+
+    def _bbox_post_process(self, *args: Any, **kwargs: Any) -> InstanceData:
+        """Suppress boxes as the base head, with the additions' changes."""
+        post_process = super()._bbox_post_process
+        for addition in self.additions:
+            post_process = partial(addition.post_process, post_process)
+        return post_process(*args, **kwargs)
