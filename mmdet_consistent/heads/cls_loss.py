@@ -36,6 +36,7 @@ def label_set_losses(
     levels: list[Tensor],
     num_channels: int,
     targets: Sequence[StageTargets],
+    select_rows: Optional[bool] = None,
 ) -> list[Tensor]:
     """Compute a sigmoid loss under several label sets.
 
@@ -47,6 +48,7 @@ def label_set_losses(
         levels: Logits of each level, (N, A·C, H, W), any floating dtype.
         num_channels: C.
         targets: Targets of each label set.
+        select_rows: See :func:`focal_losses`.
 
     Returns:
         One scalar per label set, divided by its ``cls_avg_factor``.
@@ -75,6 +77,7 @@ def label_set_losses(
         split_levels(_stack(targets, 'label_weights'), levels, num_channels),
         losses[0].gamma,
         losses[0].alpha,
+        select_rows,
     )
     eps = torch.finfo(torch.float32).eps  # as in mmdet's weight_reduce_loss
     return [

@@ -204,6 +204,7 @@ class ConsistentMixin(ConsistentBase):
             levels,
             self.cls_out_channels,
             [targets[stage.index] for stage in stages],
+            self.select_rows,
         )
 
     def box_losses(

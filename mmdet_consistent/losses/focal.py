@@ -1,13 +1,14 @@
 """Focal loss of one set of logits under several label sets at once."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..utils.device import may_select_rows
 from .blocks import block_size, row_blocks
 
 # An infinite logit counts as this much, so that loss and gradient stay finite.
@@ -20,6 +21,7 @@ def focal_losses(
     weights: Sequence[Tensor],
     gamma: float = 2.0,
     alpha: float = 0.25,
+    select_rows: Optional[bool] = None,
 ) -> Tensor:
     """Sum the sigmoid focal loss under each of K label sets.
 
@@ -38,12 +40,16 @@ def focal_losses(
         weights: For each part, (K, B, P) float; 0 where a row is ignored.
         gamma: Focusing parameter.
         alpha: Weight of a positive term; a background term weighs 1 - alpha.
+        select_rows: Whether the rows with a label may be selected. Default: where the
+            host need not wait for their number.
 
     Returns:
         The sums, (K,), float32 (float64 if the logits are), not yet normalised. The
         gradient reaches only the logits.
     """
-    return _FocalLosses.apply(gamma, alpha, len(logits), *logits, *labels, *weights)
+    select = may_select_rows(logits[0], select_rows)
+    tensors = *logits, *labels, *weights
+    return _FocalLosses.apply(gamma, alpha, select, len(logits), *tensors)
 
 
 class _FocalLosses(torch.autograd.Function):
@@ -51,25 +57,30 @@ class _FocalLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, gamma: float, alpha: float, num_parts: int, *tensors: Tensor
+        ctx: Any,
+        gamma: float,
+        alpha: float,
+        select: bool,
+        num_parts: int,
+        *tensors: Tensor,
     ) -> Tensor:
         ctx.gamma, ctx.alpha = gamma, alpha
-        ctx.num_parts = num_parts
+        ctx.select, ctx.num_parts = select, num_parts
         slopes: list[Optional[Tensor]] = []
         losses: Union[Tensor, float] = 0.0
         for part, (logits, labels, weights) in enumerate(_parts(tensors)):
             row_sums, slope = _background(
-                logits, labels, gamma, alpha, ctx.needs_input_grad[3 + part]
+                logits, labels, gamma, alpha, ctx.needs_input_grad[4 + part]
             )
             slopes.append(slope)
             losses = losses + sum_float64(weights * row_sums, (1, 2))
 
-            _, x, is_label = _label_cells(logits, labels)
-            background, _ = _terms(x, gamma, 1 - alpha)
-            positive, _ = _terms(-x, gamma, alpha)
-            terms = torch.where(is_label, positive, background)
-            terms = terms * _first_of_equal(labels, logits.shape[1])
-            losses = losses + sum_float64(terms * weights[:, None], (1, 2, 3))
+            cells = _label_cells(logits, labels, select)
+            background, _ = _terms(cells.logits, gamma, 1 - alpha)
+            positive, _ = _terms(-cells.logits, gamma, alpha)
+            terms = torch.where(cells.is_label, positive, background) * cells.counts
+            terms = terms * weights[:, None, cells.row, cells.place]
+            losses = losses + sum_float64(terms.flatten(1), 1)
         ctx.save_for_backward(*tensors)
         ctx.slopes = slopes
         return losses.to(torch.promote_types(tensors[0].dtype, torch.float32))
@@ -79,7 +90,7 @@ class _FocalLosses(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
         grads: list[Optional[Tensor]] = []
         for part, (logits, labels, weights) in enumerate(_parts(ctx.saved_tensors)):
-            if not ctx.needs_input_grad[3 + part]:
+            if not ctx.needs_input_grad[4 + part]:
                 grads.append(None)
                 continue
             slope, ctx.slopes[part] = ctx.slopes[part], None
@@ -91,15 +102,17 @@ class _FocalLosses(torch.autograd.Function):
             grad_logits = slope.mul_(row_weights[:, None].to(slope.dtype))
 
             # A label's cell is positive for some sets and background for others.
-            column, x, is_label = _label_cells(logits, labels)
-            as_positive = (weights[:, None] * is_label).sum(dim=0)
-            _, background = _terms(x, ctx.gamma, 1 - ctx.alpha)
-            _, positive = _terms(-x, ctx.gamma, ctx.alpha)
-            value = (row_weights - as_positive) * background - as_positive * positive
+            cells = _label_cells(logits, labels, ctx.select)
+            as_positive = weights[:, None, cells.row, cells.place] * cells.is_label
+            as_positive = as_positive.sum(dim=0)
+            as_background = row_weights[cells.row, cells.place] - as_positive
+            _, background = _terms(cells.logits, ctx.gamma, 1 - ctx.alpha)
+            _, positive = _terms(-cells.logits, ctx.gamma, ctx.alpha)
+            value = as_background * background - as_positive * positive
             # Sets with the same label write the same value.
-            value, column = value.movedim(0, 1), column.movedim(0, 1)
-            grads.append(grad_logits.scatter_(1, column, value.to(logits.dtype)))
-        return (None, None, None, *grads, *[None] * (2 * ctx.num_parts))
+            grad_logits[cells.row, cells.column, cells.place] = value.to(logits.dtype)
+            grads.append(grad_logits)
+        return (None, None, None, None, *grads, *[None] * (2 * ctx.num_parts))
 
 
 def _parts(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -108,28 +121,49 @@ def _parts(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]
     return zip(tensors[:count], tensors[count : 2 * count], tensors[2 * count :])
 
 
-def _label_cells(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Look up the cell that each set labels in each row.
+class _LabelCells(NamedTuple):
+    """The cells that L = K label sets label, in rows of shape R.
 
-    A background row has no such cell. It gets the last class, so that nothing has to be
-    selected.
-
-    Returns:
-        Class of each set's cell, (L, B, P), its logit, (L, B, P), and whether it is the
-        label of set K, (K, L, B, P), for L = K sets of cells.
+    Attributes:
+        row: Index into B, of a shape that broadcasts to R.
+        column: Class of each set's cell, (L, *R). A background row has no such cell and
+            gets the last class.
+        place: Index into P, as ``row``.
+        logits: (L, *R), float32 at least, clamped.
+        is_label: Whether a cell is the label of each set, (K, L, *R).
+        counts: Whether a cell is a label that no earlier set has, (L, *R).
     """
-    column = labels.clamp(max=logits.shape[1] - 1)
-    x = logits.gather(1, column.movedim(0, 1)).movedim(1, 0)
-    x = clamp_logits(x.to(torch.promote_types(x.dtype, torch.float32)))
-    return column, x, labels[:, None] == column
+
+    row: Tensor
+    column: Tensor
+    place: Tensor
+    logits: Tensor
+    is_label: Tensor
+    counts: Tensor
 
 
-def _first_of_equal(labels: Tensor, num_classes: int) -> Tensor:
-    """Return which sets' cells count, (K, B, P): no background, no cell twice."""
-    counts = labels < num_classes
+def _label_cells(logits: Tensor, labels: Tensor, select: bool) -> _LabelCells:
+    """Look up the labelled cells, in the rows that have one or in all rows."""
+    rows, classes, places = logits.shape
+    if select:
+        row, place = torch.where((labels < classes).any(dim=0))
+    else:
+        row = torch.arange(rows, device=labels.device)[:, None]
+        place = torch.arange(places, device=labels.device)
+    labels = labels[:, row, place]
+    column = labels.clamp(max=classes - 1)
+    x = logits[row, column, place]
+    counts = labels < classes
     for index in range(1, len(labels)):
         counts[index] &= (labels[:index] != labels[index]).all(dim=0)
-    return counts
+    return _LabelCells(
+        row,
+        column,
+        place,
+        clamp_logits(x.to(torch.promote_types(x.dtype, torch.float32))),
+        labels[:, None] == column,
+        counts,
+    )
 
 
 def _terms(

@@ -9,11 +9,10 @@ from mmdet_consistent.losses import focal_losses as focal_losses_of_parts
 from tests.reference import consistent as reference
 
 
-def focal_losses(logits, labels, weights, gamma=2.0, alpha=0.25):
+def focal_losses(logits, labels, weights, gamma=2.0, alpha=0.25, select_rows=None):
     """Of one part, with the classes last: (R, C), (K, R), (K, R)."""
-    return focal_losses_of_parts(
-        [logits[..., None]], [labels[..., None]], [weights[..., None]], gamma, alpha
-    )
+    parts = [logits[..., None]], [labels[..., None]], [weights[..., None]]
+    return focal_losses_of_parts(*parts, gamma, alpha, select_rows)
 
 
 def random_case(seed, rows, classes, sets, spread=3.0, dtype=torch.float64):
@@ -76,6 +75,19 @@ def test_gradient_by_finite_differences(seed, rows, classes, sets):
     assert torch.autograd.gradcheck(
         lambda x: focal_losses(x, labels, weights, 1.5, 0.3), logits
     )
+
+
+@settings(max_examples=20, deadline=None)
+@given(**CASES)
+def test_focal_losses_do_not_depend_on_row_selection(seed, rows, classes, sets):
+    results = []
+    for select_rows in (False, True):
+        logits, labels, weights = random_case(seed, rows, classes, sets)
+        logits.requires_grad_()
+        losses = focal_losses(logits, labels, weights, select_rows=select_rows)
+        losses.sum().backward()
+        results.append((losses.detach(), logits.grad))
+    torch.testing.assert_close(results[0], results[1])
 
 
 @pytest.mark.parametrize('classes', [1, 80, 1203])
