@@ -15,22 +15,22 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
+from typing import Optional
 
 import torch
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
 from mmdet_consistent.analysis.detector import collect_detector, read_results
-from mmdet_consistent.analysis.docs import write_docs
 from mmdet_consistent.analysis.ground_truth import GroundTruth
 from mmdet_consistent.analysis.output import write_analysis, write_coco_results
-from mmdet_consistent.analysis.summary import Model
+from mmdet_consistent.analysis.summary import Model, Summary
 from mmdet_consistent.engine.launch import load_config
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(description: Optional[str] = __doc__) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         'pairs', nargs='*', metavar='CONFIG CHECKPOINT', help='one pair a detector'
@@ -57,9 +57,6 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='key=value overrides'
-    )
-    parser.add_argument(
-        '--write-docs', type=Path, metavar='PAGE', help='put the best into PAGE.md'
     )
     args = parser.parse_args()
     if len(args.pairs) % 2:
@@ -121,21 +118,28 @@ def collect(args: argparse.Namespace) -> tuple[list[Model], GroundTruth]:
     return models, truth
 
 
-def main() -> None:
-    args = parse_args()
-    # The libraries' chatter would break the progress bar.
+def run(args: argparse.Namespace, command: str) -> tuple[list[Summary], GroundTruth]:
+    """Collect, write the page and the files beside it, and print the main numbers.
+
+    Args:
+        args: What :func:`parse_args` returned.
+        command: The command line, for the page's last lines.
+
+    Returns:
+        The results of each detector, and their ground truth.
+    """
+    # Messages of the libraries would break the progress bar.
     warnings.filterwarnings('ignore')
     MMLogger.get_instance('mmengine', log_level='ERROR').setLevel(logging.ERROR)
     args.out.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(['python', 'tools/analyze.py', *sys.argv[1:]])
     try:
         models, truth = collect(args)
     except KeyboardInterrupt:
-        print('\nStopped. The same command goes on where it was.')
+        print('\nInterrupted; the same command resumes.')
         sys.exit(130)
     except ValueError as error:
         sys.exit(f'analyze: error: {error}')
-    print('working out the numbers and drawing', flush=True)
+    print('computing the numbers and drawing the figures', flush=True)
     summaries = write_analysis(models, truth, args.out, command, args.cases)
     for summary in summaries:
         values = summary.scalars
@@ -144,9 +148,12 @@ def main() -> None:
             f'of score and IoU {values["rank correlation, IoU >= 0.5"]:.3f}, '
             f'LaECE {100 * values["LaECE"]:.1f}'
         )
-    if args.write_docs:
-        write_docs(summaries, truth, args.out, args.write_docs, command)
     print(f'page: {args.out / "report.html"}')
+    return summaries, truth
+
+
+def main() -> None:
+    run(parse_args(), shlex.join(['python', 'tools/analyze.py', *sys.argv[1:]]))
 
 
 if __name__ == '__main__':

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 from browser import Browser, find_browser
-from test_detector import ROOT, save_weights, tiny_config
+
+from tests.support.tiny_detector import ROOT, save_weights, tiny_config
 
 
 @pytest.fixture(scope='module')

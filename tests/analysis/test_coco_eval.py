@@ -4,13 +4,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from cases_for_tests import random_split, table, truth_of
 from mmdet.evaluation import CocoMetric
 
 from mmdet_consistent.analysis import coco_eval
 from mmdet_consistent.analysis.detector import read_results
 from mmdet_consistent.analysis.ground_truth import GroundTruth
 from mmdet_consistent.analysis.output import write_coco_results
+from tests.support.analysis import random_split, table, truth_of
 
 needs_faster = pytest.mark.skipif(
     importlib.util.find_spec('faster_coco_eval') is None,

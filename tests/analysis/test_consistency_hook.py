@@ -4,7 +4,6 @@ import pytest
 import torch
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
-from test_detector import ROOT, tiny_config
 
 from mmdet_consistent.engine.hooks import ConsistencyHook
 from mmdet_consistent.engine.hooks.consistency import (
@@ -13,6 +12,7 @@ from mmdet_consistent.engine.hooks.consistency import (
     assigner_of,
 )
 from mmdet_consistent.task_modules import SecondPassAssigner
+from tests.support.tiny_detector import ROOT, tiny_config
 
 
 def test_labels_and_their_agreement():

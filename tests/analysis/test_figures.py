@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from cases_for_tests import table, truth_of
 
 from mmdet_consistent.analysis import charts, figures, tables
 from mmdet_consistent.analysis.summary import Model, summarize
+from tests.support.analysis import table, truth_of
 
 
 @pytest.fixture(scope='module')

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from cases_for_tests import table, truth_of
 from scipy.stats import spearmanr
 
 from mmdet_consistent.analysis import measures
@@ -11,6 +10,7 @@ from mmdet_consistent.analysis.matching import (
     match_detections,
     pairwise_iou,
 )
+from tests.support.analysis import table, truth_of
 
 
 def test_iou_of_boxes():

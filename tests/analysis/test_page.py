@@ -9,13 +9,9 @@ import cv2
 import numpy as np
 import pytest
 from browser import Browser, find_browser
-from cases_for_tests import random_split
 
 from mmdet_consistent.analysis.charts import Chart, Series, svg
-from mmdet_consistent.analysis.collect import CORNERS
-from mmdet_consistent.analysis.docs import write_docs
-from mmdet_consistent.analysis.output import write_analysis
-from mmdet_consistent.analysis.summary import Model
+from tests.support.analysis import write_random_analysis
 
 needs_browser = pytest.mark.skipif(
     find_browser() is None,
@@ -23,52 +19,11 @@ needs_browser = pytest.mark.skipif(
 )
 
 
-def made_up_model(name, detections, truth, image_ids, stages, seed):
-    """A model with anchors and objects drawn at random."""
-    rng = np.random.default_rng(seed)
-    num = 2000
-    anchors = dict(weight=np.ones(num), score=rng.random(num))
-    ious = [rng.random(num)]
-    ious += [np.clip(ious[0] + rng.normal(0.1, 0.1, num), 0, 1) for _ in range(stages)]
-    for stage, iou in enumerate(ious):
-        anchors[f'iou_{stage}'] = iou
-        anchors[f'gt_{stage}'] = rng.integers(0, 2, num)
-    counts = np.stack([np.histogram(iou, 100, (0, 1))[0] for iou in ious])
-    rows = []
-    for image_id in image_ids:
-        objects = truth.of_image(image_id)
-        for gt, (box, label) in enumerate(zip(objects.boxes, objects.labels)):
-            row = dict(image_id=image_id, gt=gt, label=label, loss=0.1 * rng.random())
-            for who, move in (('gt', 0), ('win', 6), ('best', 2)):
-                row.update({f'{who}_{c}': v + move for c, v in zip(CORNERS, box)})
-            for who in ('win', 'best'):
-                row.update({f'{who}_{k}': 0.5 for k in ('score', 'iou', 'prior_iou')})
-                row.update({f'{who}_prior_{c}': v for c, v in zip(CORNERS, box)})
-            rows.append(row)
-    objects = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    return Model(name, image_ids, detections, detections, anchors, objects, counts)
-
-
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
-    return tmp_path_factory.mktemp('page')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def summaries(page):
-    """Write the page; what it was written from."""
-    folder = page
-    detections, truth, image_ids = random_split(0)
-    truth.image_root = folder
-    for image in truth.images.values():
-        picture = np.full((200, 200, 3), 90, dtype=np.uint8)
-        cv2.imwrite(str(folder / image['file_name']), picture)
-    models = [
-        made_up_model('one & <only>', detections, truth, image_ids, 1, 1),
-        made_up_model('two', detections, truth, image_ids, 2, 2),
-        Model.from_detections('three', detections, image_ids),
-    ]
-    return write_analysis(models, truth, folder, 'a command', num_cases=2), truth
+    folder = tmp_path_factory.mktemp('page')
+    write_random_analysis(folder)
+    return folder
 
 
 def test_files_are_there(page):
@@ -234,25 +189,3 @@ def test_the_page_is_part_of_the_package():
     settings.read(Path(__file__).resolve().parents[2] / 'setup.cfg')
     data = settings['options.package_data']['mmdet_consistent']
     assert 'analysis/*.html' in data
-
-
-def test_the_best_goes_into_a_markdown_page(page, summaries, tmp_path):
-    models, truth = summaries
-    text = tmp_path / 'page.md'
-    text.write_text(
-        'before\n<!-- analysis:begin -->\nstale\n<!-- analysis:end -->\nafter'
-    )
-    write_docs(models, truth, page, text, 'the command')
-    written = text.read_text()
-    assert written.startswith('before\n')
-    assert written.endswith('\nafter')
-    assert 'stale' not in written
-    assert '`the command`: 12 images' in written
-    pictures = re.findall(r'<img src="([^"]+)" alt="[^"]+"', written)
-    pictures += re.findall(r'!\[[^\]]+\]\(([^)]+)\)', written)
-    assert len(pictures) == 8  # six charts, a case of each model with anchors
-    for picture in pictures:
-        assert cv2.imread(str(tmp_path / picture)) is not None
-    text.write_text('no marks')
-    with pytest.raises(ValueError, match=r'page\.md: the marks .* are missing'):
-        write_docs(models, truth, page, text, 'the command')

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from cases_for_tests import random_split, table, truth_of
 
 from mmdet_consistent.analysis import measures
 from mmdet_consistent.analysis.tide import ERRORS, error_shares
+from tests.support.analysis import random_split, table, truth_of
 
 
 def test_one_error_of_each_kind():
