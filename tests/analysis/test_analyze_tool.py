@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-from browser import Browser, find_browser
 
 from tests.support.tiny_detector import ROOT, save_weights, tiny_config
 
@@ -55,7 +54,7 @@ def run(tool, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_detectors_and_a_result_file(run, tmp_path):
+def test_analyze_compares_two_detectors_and_a_result_file(run, tmp_path):
     pairs = []
     for name in ('retinanet_bccd', 'con_retinanet_bccd'):
         cfg = tiny_config(name)
@@ -89,11 +88,8 @@ def test_two_detectors_and_a_result_file(run, tmp_path):
     assert numbers_again['detections']['AP'] == pytest.approx(
         numbers['con_retinanet_bccd']['AP'], abs=1e-6
     )
-    if find_browser():
-        with Browser(find_browser()) as browser:
-            browser.open(out / 'report.html')
-            assert browser.errors() == []
-            assert browser.js('document.querySelectorAll("figure").length') > 12
+    figures = re.findall('<figure', (out / 'report.html').read_text())
+    assert len(figures) > 12
 
     # Another checkpoint under the same name is not mixed in.
     shutil.copy(pairs[3], pairs[1])

@@ -7,9 +7,8 @@ import torch
 from mmdet.evaluation import CocoMetric
 
 from mmdet_consistent.analysis import coco_eval
-from mmdet_consistent.analysis.detector import read_results
-from mmdet_consistent.analysis.ground_truth import GroundTruth
-from mmdet_consistent.analysis.output import write_coco_results
+from mmdet_consistent.analysis.annotations import AnnotatedSet
+from mmdet_consistent.analysis.coco_eval import read_results, write_results
 from tests.support.analysis import random_split, table, truth_of
 
 needs_faster = pytest.mark.skipif(
@@ -53,7 +52,7 @@ def test_worked_out_by_hand():
 def test_order_of_the_classes_is_the_models():
     """Category ids may run against the order of the classes."""
     coco = truth_of([(1, 0, 0, 0, 10, 10), (1, 1, 50, 0, 60, 10)], 1, 2).to_coco([1])
-    truth = GroundTruth(coco, classes=['class 1', 'class 0'])
+    truth = AnnotatedSet(coco, classes=['class 1', 'class 0'])
     detections = table([(1, 0, 0.9, 50, 0, 60, 10)])  # label 0 is 'class 1'
     result = coco_eval.evaluate(detections, truth, [1])
     np.testing.assert_allclose(result.ap[0, :, 0], [1, 0])
@@ -120,7 +119,7 @@ def test_unknown_backend_names_the_choice():
 def test_result_files_are_read_as_written(tmp_path):
     detections, truth, _ = random_split(1)
     path = tmp_path / 'dets.json'
-    write_coco_results(path, detections, truth)
+    write_results(path, detections, truth)
     back = read_results(path, truth)
     for name, values in detections.items():
         np.testing.assert_allclose(back[name], values, rtol=1e-5)

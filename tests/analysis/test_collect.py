@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from mmdet_consistent.analysis import collect
+from mmdet_consistent.analysis.annotations import ImageObjects
 from mmdet_consistent.analysis.cases import worst_cases
-from mmdet_consistent.analysis.ground_truth import ImageTruth
+from mmdet_consistent.analysis.columns import CORNERS
 from mmdet_consistent.analysis.recorder import AnchorOutputs
 from mmdet_consistent.analysis.shards import ShardStore
 from mmdet_consistent.analysis.summary import changed_object, positives
@@ -17,7 +18,7 @@ def outputs_of(priors, finals, scores, nms_iou=0.5):
 
 
 def truth(boxes, labels):
-    return ImageTruth(
+    return ImageObjects(
         np.array(boxes, dtype=float), np.array(labels), np.zeros(len(boxes), bool)
     )
 
@@ -48,7 +49,7 @@ def test_the_misalignment_of_figure_2_is_found():
     assert rows['best_iou'][0] == pytest.approx(1.0)
     assert rows['best_prior_iou'][0] == pytest.approx(0.8)
     assert rows['loss'][0] == pytest.approx(0.4)
-    assert [rows[f'best_prior_{c}'][0] for c in collect.CORNERS] == [0, 0, 8, 10]
+    assert [rows[f'best_prior_{c}'][0] for c in CORNERS] == [0, 0, 8, 10]
     # As a person anchor 0 has IoU 5/6 and nobody is better.
     assert rows['win_iou'][1] == pytest.approx(5 / 6)
     assert rows['loss'][1] == 0

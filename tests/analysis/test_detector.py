@@ -9,8 +9,9 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
 from mmdet_consistent.analysis import collect, detector
-from mmdet_consistent.analysis.ground_truth import GroundTruth
-from mmdet_consistent.analysis.summary import Model, summarize
+from mmdet_consistent.analysis.annotations import AnnotatedSet
+from mmdet_consistent.analysis.columns import CORNERS
+from mmdet_consistent.analysis.summary import Model, Summary
 from tests.support.tiny_detector import save_weights, tiny_config
 
 IMAGES = 6
@@ -55,7 +56,7 @@ def test_detections_are_those_of_the_model(collected):
     rows = store.load('detections')
     mine = rows['image_id'] == data['data_samples'].img_id
     np.testing.assert_allclose(rows['score'][mine], instances.scores, rtol=1e-4)
-    corners = np.stack([rows[n][mine] for n in collect.CORNERS], axis=1)
+    corners = np.stack([rows[n][mine] for n in CORNERS], axis=1)
     np.testing.assert_allclose(corners, instances.bboxes, atol=0.05)
 
 
@@ -88,12 +89,12 @@ def test_a_stopped_collection_goes_on(collected, monkeypatch):
 
 def test_the_summary_is_sane(collected):
     *_, store, truth = collected
-    summary = summarize(Model.from_store('ours', store), truth)
+    summary = Summary(Model.from_store('ours', store), truth)
     gaps = summary.oracles
     assert gaps['as it is'] <= gaps['ranked by true IoU after NMS'] + 1e-9
     assert gaps['as it is'] <= gaps['ranked by true IoU before NMS'] + 1e-9
     assert len(summary.iou_of_iou) == 2
-    assert summary.scalars['anchors at IoU >= 0.5 an image, prior'] > 0
+    assert summary.scalars['anchors at IoU >= 0.5 per image, prior'] > 0
 
 
 def test_a_detector_without_anchors_gives_its_detections(tmp_path, capsys):
@@ -114,7 +115,7 @@ def test_a_detector_without_anchors_gives_its_detections(tmp_path, capsys):
     model = Model.from_store('fcos', store)
     assert model.num_stages == 0
     assert model.anchors == {}
-    assert 'AP' in summarize(model, truth).scalars
+    assert 'AP' in Summary(model, truth).scalars
 
 
 def test_weights_of_another_model_are_refused(collected, tmp_path):
@@ -149,7 +150,7 @@ def test_ground_truth_of_a_dataset_without_a_coco_file():
                 instances=instances,
             )
 
-    truth = GroundTruth.from_dataset(Dataset())
+    truth = AnnotatedSet.from_dataset(Dataset())
     assert truth.image_id('b') == 0
     objects = truth.of_image(0)
     assert objects.boxes.tolist() == [[0, 0, 10, 20], [5, 5, 9, 9]]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmdet_consistent.analysis import charts, figures, tables
-from mmdet_consistent.analysis.summary import Model, summarize
+from mmdet_consistent.analysis.summary import Model, Summary
 from tests.support.analysis import table, truth_of
 
 
@@ -35,7 +35,7 @@ def summary():
         image_id=np.array([1, 1]), gt=np.array([0, 1]), loss=np.array([0.3, 0.05])
     )
     model = Model('ours', [1], detections, detections, anchors, objects, counts)
-    return summarize(model, truth)
+    return Summary(model, truth)
 
 
 def numbers(chart):
@@ -69,7 +69,7 @@ def test_figure_3(summary):
 
 
 def test_figure_5(summary):
-    drawn = by_key(figures.score_and_place([summary]))
+    drawn = by_key(figures.score_and_localisation([summary]))
     # Output IoU 0.92: scores 0.9 and 0.5.
     assert numbers(drawn['score-mean'])['0.925'] == ['0.700']
     assert numbers(drawn['score-spread'])['0.925'] == ['0.200']
@@ -111,19 +111,21 @@ def test_calibration(summary):
 def test_single_numbers(summary):
     values = summary.scalars
     assert values['rank correlation, IoU >= 0.5'] == pytest.approx(-1)
-    assert values['anchors at IoU >= 0.5 an image, prior'] == 2
-    assert values['anchors at IoU >= 0.5 an image, refined 2 times'] == 3
+    assert values['anchors at IoU >= 0.5 per image, prior'] == 2
+    assert values['anchors at IoU >= 0.5 per image, refined 2 times'] == 3
     assert values['anchors that change object'] == pytest.approx(0.5)
     assert values['objects losing IoU >= 0.1 to ranking'] == pytest.approx(0.5)
-    rows = {row[0]: row[1:] for row in tables.overview_rows([summary])}
-    assert rows['AP50 ↑'] == ['100.0']
-    assert rows['objects losing IoU ≥ 0.1 to ranking ↓'] == ['50.0']
+    rows = {row.name: row for row in tables.overview([summary])}
+    assert rows['AP50'].texts == ['100.0']
+    assert rows['AP50'].arrow == '↑'
+    assert rows['objects losing IoU ≥ 0.1 to ranking'].texts == ['50.0']
+    assert rows['objects losing IoU ≥ 0.1 to ranking'].arrow == '↓'
 
 
 def test_tables_by_class_and_size(summary):
-    header, rows = tables.class_table([summary], ['cell'])
+    header, rows = tables.class_table([summary])
     assert header == ['class', 'objects', 'AP', 'AP50', 'AP75', 'oLRP']
-    assert rows[0][:2] == ['cell', 2]
+    assert rows[0][:2] == ['class 0', 2]
     assert rows[0][3] == pytest.approx(100)
     # oLRP: (0.4/0.5 + 0.2/0.5) / 2 with both.
     assert rows[0][5] == pytest.approx(60)

@@ -105,7 +105,7 @@ def test_reliability_diagram():
     np.testing.assert_allclose(result.score, [0.35, 0.85])
     np.testing.assert_allclose(result.precision, [0, 0.5])
     np.testing.assert_allclose(result.quality, [0, 0.4])
-    assert result.count.tolist() == [2, 2]
+    assert result.num.tolist() == [2, 2]
 
 
 def test_localisation_aware_calibration_error():

@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
-from mmdet_consistent.analysis.collect import CORNERS
-from mmdet_consistent.analysis.ground_truth import GroundTruth
-from mmdet_consistent.analysis.output import write_analysis
+from mmdet_consistent.analysis.annotations import AnnotatedSet
+from mmdet_consistent.analysis.columns import CORNERS
+from mmdet_consistent.analysis.report import write_analysis
 from mmdet_consistent.analysis.summary import Model
 
 
@@ -38,7 +38,7 @@ def truth_of(rows, num_images=1, num_classes=1, crowd=()):
         for i in range(num_images)
     ]
     categories = [dict(id=i + 1, name=f'class {i}') for i in range(num_classes)]
-    return GroundTruth(
+    return AnnotatedSet(
         dict(images=images, annotations=annotations, categories=categories)
     )
 
@@ -104,6 +104,6 @@ def write_random_analysis(folder):
     models = [
         random_model('one & <only>', detections, truth, image_ids, 1, 1),
         random_model('two', detections, truth, image_ids, 2, 2),
-        Model.from_detections('three', detections, image_ids),
+        Model('three', image_ids, detections),
     ]
-    return write_analysis(models, truth, folder, 'a command', num_cases=2), truth
+    return write_analysis(models, truth, folder, 'a command', num_cases=2)

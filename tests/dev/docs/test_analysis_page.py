@@ -13,12 +13,12 @@ from tools.dev.docs import analysis_page
 def test_write_block_replaces_the_block_and_copies_its_pictures(tmp_path):
     folder = tmp_path / 'analysis'
     folder.mkdir()
-    summaries, truth = write_random_analysis(folder)
+    summaries = write_random_analysis(folder)
     page = tmp_path / 'page.md'
     page.write_text(
         'before\n<!-- analysis:begin -->\nstale\n<!-- analysis:end -->\nafter'
     )
-    analysis_page.write_block(summaries, truth, folder, page, 'the command')
+    analysis_page.write_block(summaries, folder, page, 'the command')
     written = page.read_text()
     assert written.startswith('before\n')
     assert written.endswith('\nafter')
@@ -31,4 +31,4 @@ def test_write_block_replaces_the_block_and_copies_its_pictures(tmp_path):
         assert cv2.imread(str(tmp_path / picture)) is not None
     page.write_text('no marks')
     with pytest.raises(SystemExit, match=r'page\.md: .*analysis:begin.* are missing'):
-        analysis_page.write_block(summaries, truth, folder, page, 'the command')
+        analysis_page.write_block(summaries, folder, page, 'the command')

@@ -8,6 +8,7 @@ Example:
         --names RetinaNet ConRetinaNet --out work_dirs/analysis
 """
 
+import itertools
 import shlex
 import shutil
 import sys
@@ -15,9 +16,8 @@ from pathlib import Path
 
 import cv2
 
-from mmdet_consistent.analysis import cases, report, tables
+from mmdet_consistent.analysis import cases, figures, tables
 from mmdet_consistent.analysis.charts import INK
-from mmdet_consistent.analysis.ground_truth import GroundTruth
 from mmdet_consistent.analysis.summary import Summary
 from mmdet_consistent.utils.tables import markdown_table
 from tools import analyze
@@ -30,9 +30,7 @@ NAMES = dict(win='orange', best='blue')
 CHARTS = ('errors', 'oracles', 'score-mean', 'score-spread', 'place-mean', 'positives')
 
 
-def draw_case(
-    case: cases.Case, summaries: list[Summary], truth: GroundTruth, path: Path
-) -> bool:
+def draw_case(case: cases.Case, summaries: list[Summary], path: Path) -> bool:
     """Draw a case as one PNG: its anchors, then the boxes of each model.
 
     Returns:
@@ -41,6 +39,7 @@ def draw_case(
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
+    truth = summaries[case.model].truth
     image = cv2.imread(str(truth.image_path(case.image_id)))
     if image is None:
         return False
@@ -54,13 +53,10 @@ def draw_case(
         axis.imshow(part, extent=(x1, x2, y2, y1), interpolation='bilinear')
         axis.set(xticks=[], yticks=[])
         axis.set_title(panel.title, fontsize=9, color=INK)
-        for who in ('gt', *panel.boxes):
-            left, top, right, bottom = cases.corners(
-                panel.row, panel.boxes.get(who, 'gt')
-            )
-            style = dict(ec=COLOURS[who], lw=1.8, ls='--' if who == 'gt' else '-')
+        for who, (left, top, right, bottom) in panel.drawn():
+            options = dict(ec=COLOURS[who], ls='--' if who == 'gt' else '-')
             size = (right - left, bottom - top)
-            axis.add_patch(Rectangle((left, top), *size, fill=False, **style))
+            axis.add_patch(Rectangle((left, top), *size, fill=False, lw=1.8, **options))
         words = [f'{NAMES[who]}: {text}' for who, text in panel.legend()]
         axis.set_xlabel('\n'.join(words), fontsize=7, color=INK)
         axis.set(xlim=(x1, x2), ylim=(y2, y1))
@@ -69,13 +65,12 @@ def draw_case(
 
 
 def write_block(
-    summaries: list[Summary], truth: GroundTruth, folder: Path, page: Path, command: str
+    summaries: list[Summary], folder: Path, page: Path, command: str
 ) -> None:
     """Rewrite the block of a Markdown page.
 
     Args:
         summaries: Results of the detectors.
-        truth: Their ground truth.
         folder: The finished analysis, from which figures are copied.
         page: The page; its pictures go to ``figures/`` beside it.
         command: The command that produced the analysis.
@@ -83,7 +78,7 @@ def write_block(
     pictures = page.parent / 'figures'
     pictures.mkdir(parents=True, exist_ok=True)
     lines = []
-    for chart in report.all_charts(summaries):
+    for chart in itertools.chain(*figures.all_charts(summaries).values()):
         if chart.key in CHARTS:
             name = f'analysis-{chart.key}.png'
             shutil.copyfile(folder / 'figures' / f'{chart.key}.png', pictures / name)
@@ -92,14 +87,15 @@ def write_block(
     for i, summary in enumerate(summaries):
         for case in cases.worst_cases(summary.model.objects, i, 1):
             name = f'analysis-case-{i}.png'
-            if draw_case(case, summaries, truth, pictures / name):
+            if draw_case(case, summaries, pictures / name):
                 shown.append(f'![a worst case of {summary.model.name}](figures/{name})')
-    header = ['', *[summary.model.name for summary in summaries]]
+    names = [summary.model.name for summary in summaries]
+    rows = [[f'{r.name} {r.arrow}', *r.texts] for r in tables.overview(summaries)]
     blocks = [
         f'Made by `{command}`: {len(summaries[0].model.image_ids)} images, '
         f'{summaries[0].matched.num_objects.sum()} objects. One training run per '
         'detector: small differences may be chance.',
-        markdown_table(header, tables.overview_rows(summaries)),
+        markdown_table(['', *names], rows),
         '\n'.join(lines),
         'The object on which each detector loses most (white: the object; orange: the '
         'winning box; blue: the best box, which is suppressed):',
@@ -113,8 +109,7 @@ def main() -> None:
     command = shlex.join(
         ['python', '-m', 'tools.dev.docs.analysis_page', *sys.argv[1:]]
     )
-    summaries, truth = analyze.run(args, command)
-    write_block(summaries, truth, args.out, PAGE, command)
+    write_block(analyze.run(args, command), args.out, PAGE, command)
 
 
 if __name__ == '__main__':
