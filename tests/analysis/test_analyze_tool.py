@@ -34,7 +34,9 @@ def tool():
         (['--results', 'FILE', '--ann', 'FILE', '--limit', '0'], 'at least 1, got 0'),
     ],
 )
-def test_wrong_arguments_are_named(tool, monkeypatch, capsys, arguments, message):
+def test_parse_args_names_the_wrong_argument(
+    tool, monkeypatch, capsys, arguments, message
+):
     arguments = [__file__ if a == 'FILE' else a for a in arguments]
     monkeypatch.setattr(sys, 'argv', ['analyze.py', '--out', 'x', *arguments])
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""The numbers in the figures, from anchors few enough to count."""
+"""The numbers behind the figures, for a handful of anchors."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def by_key(drawn):
     return {chart.key: chart for chart in drawn}
 
 
-def test_figure_3(summary):
+def test_before_and_after_counts_anchors_as_figure_3(summary):
     drawn = by_key(figures.before_and_after([summary]))
     rows = numbers(drawn['positives'])
     # Prior, refined, refined twice.
@@ -68,7 +68,7 @@ def test_figure_3(summary):
     assert drawn['before-after-m0-step2'].series[0].y[28, 36] == 1
 
 
-def test_figure_5(summary):
+def test_score_and_localisation_bins_anchors_as_figure_5(summary):
     drawn = by_key(figures.score_and_localisation([summary]))
     # Output IoU 0.92: scores 0.9 and 0.5.
     assert numbers(drawn['score-mean'])['0.925'] == ['0.700']
@@ -83,7 +83,7 @@ def test_figure_5(summary):
     assert mean['0.325'] == ['0.320', '0.620']
 
 
-def test_figure_1_and_the_errors(summary):
+def test_accuracy_shows_ap_errors_and_oracles(summary):
     drawn = by_key(figures.accuracy([summary]))
     ap = numbers(drawn['ap'])
     assert ap['AP50'] == ['100.0']
@@ -101,14 +101,14 @@ def test_figure_1_and_the_errors(summary):
     assert oracles['ranked by true IoU after NMS'] == [f'{better:.1f}']
 
 
-def test_calibration(summary):
+def test_calibration_shows_precision_and_iou_by_score(summary):
     drawn = by_key(figures.calibration([summary]))
     assert numbers(drawn['reliability'])['0.650'] == ['1.000']
     assert numbers(drawn['reliability-iou'])['0.650'] == ['0.800']
     assert numbers(drawn['reliability-iou'])['0.950'] == ['0.600']
 
 
-def test_single_numbers(summary):
+def test_overview_shows_the_single_numbers(summary):
     values = summary.scalars
     assert values['rank correlation, IoU >= 0.5'] == pytest.approx(-1)
     assert values['anchors at IoU >= 0.5 per image, prior'] == 2
@@ -122,7 +122,7 @@ def test_single_numbers(summary):
     assert rows['objects losing IoU ≥ 0.1 to ranking'].arrow == '↓'
 
 
-def test_tables_by_class_and_size(summary):
+def test_tables_by_class_and_by_size(summary):
     header, rows = tables.class_table([summary])
     assert header == ['class', 'objects', 'AP', 'AP50', 'AP75', 'oLRP']
     assert rows[0][:2] == ['class 0', 2]
@@ -145,7 +145,7 @@ def luminance(colour):
 @pytest.mark.parametrize(
     ('colours', 'card'), [(charts.LIGHT, '#f6f8fa'), (charts.DARK, '#161b22')]
 )
-def test_lines_stand_out(colours, card):
+def test_model_colours_contrast_with_the_page(colours, card):
     """WCAG 2.1, 1.4.11: 3 to 1 for graphics."""
     for colour in colours:
         low, high = sorted([luminance(colour), luminance(card)])

@@ -6,7 +6,7 @@ from mmdet_consistent.analysis.tide import ERRORS, error_shares
 from tests.support.analysis import random_split, table, truth_of
 
 
-def test_one_error_of_each_kind():
+def test_error_shares_of_one_error_of_each_kind():
     truth = truth_of(
         [
             (1, 0, 0, 0, 10, 10),
@@ -43,7 +43,7 @@ def test_one_error_of_each_kind():
     assert result.gains['Miss'] == pytest.approx(0)
 
 
-# What tidecv 1.0.1 says of these splits (AP50 and gains in per cent, counts).
+# Results of tidecv 1.0.1 for these splits (AP50 and gains in per cent, counts).
 TIDECV = {
     (0, 0.0): (
         35.72310954096545,
@@ -67,7 +67,7 @@ TIDECV = {
 
 
 @pytest.mark.parametrize('case', TIDECV, ids=str)
-def test_equals_tidecv(case):
+def test_error_shares_equal_recorded_results_of_tidecv(case):
     detections, truth, image_ids = random_split(case[0], crowd_share=case[1])
     ap, gains, more_gains, counts = TIDECV[case]
     result = error_shares(detections, truth, image_ids)
@@ -77,7 +77,7 @@ def test_equals_tidecv(case):
     assert 100 * result.ap50 == pytest.approx(ap)
 
 
-def test_equals_tidecv_where_it_is_installed(monkeypatch):
+def test_error_shares_equal_tidecv_where_it_is_installed(monkeypatch):
     quantify = pytest.importorskip('tidecv.quantify', reason='tidecv not installed')
     from tidecv.data import Data
 

@@ -79,10 +79,6 @@ class Browser:
         local = ('data:', 'file:', 'chrome:')
         return [url for url in urls if not url.startswith(local)]
 
-    def screenshot(self, path):
-        """Write the visible part of the page as PNG."""
-        self.driver.save_screenshot(str(path))
-
 
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
