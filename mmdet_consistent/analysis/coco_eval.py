@@ -163,8 +163,3 @@ def with_perfect_boxes(
             near = iou.max(axis=1) >= min_iou
             boxes[rows[near]] = same[iou.argmax(axis=1)[near]]
     return {**detections, **corner_columns(boxes)}
-
-
-def with_iou_as_score(detections: Table, iou: NDArray) -> Table:
-    """Return the same boxes, scored by their true IoU (D,)."""
-    return {**detections, 'score': iou.astype(np.float32)}

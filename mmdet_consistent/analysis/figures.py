@@ -239,9 +239,10 @@ def _density(i: int, summary: Summary, step: int) -> Chart:
 
 def calibration(summaries: list[Summary]) -> list[Chart]:
     """Reliability diagrams, of precision and of precision × IoU."""
-    bins = [s.calibration for s in summaries]
-    precision = [(b.centers, b.precision) for b in bins]
-    quality = [(b.centers, b.quality) for b in bins]
+    precision, quality = (
+        [(s.calibration[part].centers, s.calibration[part].mean) for s in summaries]
+        for part in (1, 2)
+    )
     return [
         _lines('reliability', summaries, precision, **SQUARE),
         _lines('reliability-iou', summaries, quality, **SQUARE),

@@ -83,34 +83,18 @@ def spearman(x: NDArray, y: NDArray) -> float:
     return float(spearmanr(x, y)[0])
 
 
-class Reliability(NamedTuple):
-    """Reliability diagram over bins of the score (B bins).
+def reliability(matched: Matched, num_bins: int = 10) -> tuple[Binned, Binned, Binned]:
+    """Compute the reliability diagram of detections, over bins of the score.
 
-    Attributes:
-        centers: (B,) middle of each bin.
-        score: (B,) mean score of the detections in the bin, NaN if it is empty.
-        precision: (B,) share of true positives at IoU 0.5.
-        quality: (B,) mean IoU, counting 0 for false positives.
-        num: (B,) number of detections.
+    Returns:
+        Score, precision at IoU 0.5, and IoU (counting 0 for false positives) by score.
     """
-
-    centers: NDArray
-    score: NDArray
-    precision: NDArray
-    quality: NDArray
-    num: NDArray
-
-
-def reliability(matched: Matched, num_bins: int = 10) -> Reliability:
-    """Compare the scores of detections with their precision and IoU."""
     kept = matched.where(~matched.ignored)
     score, precision, quality = (
         binned(kept.score, y, num_bins=num_bins)
         for y in (kept.score, kept.found, kept.found_iou)
     )
-    return Reliability(
-        score.centers, score.mean, precision.mean, quality.mean, score.weight
-    )
+    return score, precision, quality
 
 
 def laece(matched: Matched, num_bins: int = 25) -> float:
@@ -123,9 +107,9 @@ def laece(matched: Matched, num_bins: int = 25) -> float:
     errors = []
     for label in np.unique(matched.label[~matched.ignored]):
         # Precision · IoU of true positives is the IoU with 0 for false positives.
-        bins = reliability(matched.of_class(label), num_bins)
-        gap = np.abs(bins.score - bins.quality)
-        errors.append(float(np.nansum(gap * bins.num) / bins.num.sum()))
+        score, _, quality = reliability(matched.of_class(label), num_bins)
+        gap = np.abs(score.mean - quality.mean)
+        errors.append(np.nansum(gap * score.weight) / score.weight.sum())
     return nanmean(errors)
 
 

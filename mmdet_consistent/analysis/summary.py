@@ -86,8 +86,8 @@ class Summary:
         return measures.lrp_by_class(self.matched)
 
     @cached_property
-    def calibration(self) -> measures.Reliability:
-        """Reliability diagram."""
+    def calibration(self) -> tuple[Binned, Binned, Binned]:
+        """Score, precision and IoU by score; see :func:`measures.reliability`."""
         return measures.reliability(self.matched)
 
     @cached_property
@@ -114,7 +114,7 @@ class Summary:
         """AP as it is, and what it would be if one thing were perfect."""
         detections = self.model.detections
         aps = {'as it is': self.coco.mean()}
-        ranked = coco_eval.with_iou_as_score(detections, self.matched.iou)
+        ranked = {**detections, 'score': self.matched.iou.astype(np.float32)}
         aps['ranked by true IoU after NMS'] = self.evaluate(ranked).mean()
         if self.model.oracle:
             before = self.evaluate(self.model.oracle).mean()
@@ -143,8 +143,7 @@ def positives(counts: NDArray, threshold: float) -> NDArray:
 
 def stage_name(stage: int) -> str:
     """Return the name of a stage's boxes."""
-    names = {0: 'prior', 1: 'refined'}
-    return names.get(stage, f'refined {stage} times')
+    return {0: 'prior', 1: 'refined'}.get(stage, f'refined {stage} times')
 
 
 def changed_object(anchors: Table) -> float:
@@ -187,7 +186,7 @@ class Scalar(NamedTuple):
     digits: int = 1
 
 
-def _mean_lrp(part: str) -> Callable[[Summary], float]:
+def _lrp(part: str) -> Callable[[Summary], float]:
     return lambda summary: nanmean([getattr(lrp, part) for lrp in summary.lrp])
 
 
@@ -213,17 +212,15 @@ SCALARS = {
         'localisation-aware calibration error, per cent',
         'low',
     ),
-    'oLRP': Scalar(
-        _mean_lrp('lrp'), 'optimal localisation-recall-precision error', 'low'
-    ),
+    'oLRP': Scalar(_lrp('lrp'), 'optimal localisation-recall-precision error', 'low'),
     'oLRP localisation': Scalar(
-        _mean_lrp('localisation'), '1 − IoU of true positives at that threshold', 'low'
+        _lrp('localisation'), '1 − IoU of true positives at its threshold', 'low'
     ),
     'oLRP false positive': Scalar(
-        _mean_lrp('false_positive'), '1 − precision at that threshold', 'low'
+        _lrp('false_positive'), '1 − precision at its threshold', 'low'
     ),
     'oLRP false negative': Scalar(
-        _mean_lrp('false_negative'), '1 − recall at that threshold', 'low'
+        _lrp('false_negative'), '1 − recall at its threshold', 'low'
     ),
 }
 ANCHOR_SCALARS = {

@@ -58,9 +58,12 @@ def test_evaluate_orders_classes_as_the_detector_does():
     np.testing.assert_allclose(result.ap[0, :, 0], [1, 0])
 
 
-def test_evaluate_without_detections_gives_zero_where_there_are_objects():
+@pytest.mark.parametrize(
+    'backend', ['pycocotools', pytest.param('faster_coco_eval', marks=needs_faster)]
+)
+def test_evaluate_without_detections_gives_zero_where_there_are_objects(backend):
     truth = truth_of([(1, 0, 0, 0, 10, 10)], num_classes=2)
-    result = coco_eval.evaluate(table([]), truth, [1])
+    result = coco_eval.evaluate(table([]), truth, [1], backend)
     np.testing.assert_array_equal(result.ap[0], [[0, 0, np.nan, np.nan], [np.nan] * 4])
 
 
@@ -104,7 +107,7 @@ def test_oracles_move_boxes_or_replace_scores():
     moved = coco_eval.with_perfect_boxes(detections, truth)
     assert moved['y2'].tolist() == [10, 0.5, 10]
     assert moved['score'].tolist() == detections['score'].tolist()
-    ranked = coco_eval.with_iou_as_score(detections, np.array([0.6, 0.05, 0.99]))
+    ranked = {**detections, 'score': np.array([0.6, 0.05, 0.99], np.float32)}
     before = coco_eval.evaluate(detections, truth, [1])
     after = coco_eval.evaluate(ranked, truth, [1])
     assert before.mean(0.9) == pytest.approx(51 / 101 / 3)  # right at the third

@@ -112,12 +112,12 @@ def test_spearman_without_scipy_names_the_extra(monkeypatch):
 
 
 def test_reliability_compares_score_precision_and_iou():
-    result = measures.reliability(split(), num_bins=2)
+    score, precision, quality = measures.reliability(split(), num_bins=2)
     # Below 0.5: scores 0.4 and 0.3, none right. From 0.5: 0.9 and 0.8, one right.
-    np.testing.assert_allclose(result.score, [0.35, 0.85])
-    np.testing.assert_allclose(result.precision, [0, 0.5])
-    np.testing.assert_allclose(result.quality, [0, 0.4])
-    assert result.num.tolist() == [2, 2]
+    np.testing.assert_allclose(score.mean, [0.35, 0.85])
+    np.testing.assert_allclose(precision.mean, [0, 0.5])
+    np.testing.assert_allclose(quality.mean, [0, 0.4])
+    assert score.weight.tolist() == [2, 2]
 
 
 def test_laece_equals_the_value_computed_by_hand():
