@@ -138,11 +138,12 @@ def _decode(
         centers = head.anchor_center(boxes[0])
         decoded = head.bbox_coder.decode(centers, distances, max_shape=img_shape)
         return [*boxes, get_box_tensor(decoded)]
+    deltas = deltas.reshape(-1, head.bbox_coder.encode_size)
     coders = getattr(head.bbox_coder, 'stages', [head.bbox_coder])
-    parts = deltas.reshape(-1, head.bbox_coder.encode_size)
-    parts = parts.split([coder.encode_size for coder in coders], dim=1)
-    for stage, (coder, part) in enumerate(zip(coders, parts), start=1):
-        max_shape = img_shape if stage == len(coders) else None
+    for stage, coder in enumerate(coders):
+        size = coder.encode_size
+        part = deltas[:, stage * size : (stage + 1) * size]
+        max_shape = img_shape if stage == len(coders) - 1 else None
         decoded = coder.decode(boxes[-1], part, max_shape=max_shape)
         boxes.append(get_box_tensor(decoded))
     return boxes
