@@ -49,7 +49,7 @@ def parse_args(description: Optional[str] = __doc__) -> argparse.Namespace:
     )
     add('--cases', type=int, default=4, help='worst cases per detector (default: 4)')
     add('--device', help='default: cuda if available, else cpu')
-    add('--fresh', action='store_true', help='discard earlier results in --out')
+    add('--fresh', action='store_true', help='collect anew, even what is in --out')
     add('--cfg-options', nargs='+', action=DictAction, help='key=value overrides')
     args = parser.parse_args()
     if len(args.pairs) % 2:

@@ -1,4 +1,4 @@
-"""Run an analysis and put its main numbers and pictures into docs/analysis.md.
+r"""Run an analysis and put its main numbers and pictures into docs/analysis.md.
 
 Takes the arguments of tools/analyze.py. Rewrites the block of the page between its
 marks, and the PNG files of docs/figures/ that the block shows.
@@ -90,7 +90,8 @@ def write_block(
             if draw_case(case, summaries, pictures / name):
                 shown.append(f'![a worst case of {summary.model.name}](figures/{name})')
     names = [summary.model.name for summary in summaries]
-    rows = [[f'{r.name} {r.arrow}', *r.texts] for r in tables.overview(summaries)]
+    overview = tables.overview(summaries)
+    rows = [[f'{row.name} {row.arrow}'.strip(), *row.texts] for row in overview]
     blocks = [
         f'Made by `{command}`: {len(summaries[0].model.image_ids)} images, '
         f'{summaries[0].matched.num_objects.sum()} objects. One training run per '
