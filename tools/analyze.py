@@ -1,7 +1,7 @@
-"""See the misalignment of score and place: any detectors, as one page.
+"""Show how well a detector's scores and boxes agree: any detectors, on one page.
 
-Runs each detector over the test split of its config, and writes figures, tables
-and one self-contained HTML page. Started again, it goes on where it stopped.
+Runs each detector over the test split of its config, and writes figures, tables and
+one self-contained HTML page. An interrupted run resumes with the same command.
 
 Examples:
     python tools/analyze.py base.py base.pth ours.py ours.pth --out work_dirs/page
@@ -15,52 +15,42 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
+from typing import Optional
 
 import torch
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
-from mmdet_consistent.analysis.detector import collect_detector, read_results
-from mmdet_consistent.analysis.docs import write_docs
-from mmdet_consistent.analysis.ground_truth import GroundTruth
-from mmdet_consistent.analysis.output import write_analysis, write_coco_results
-from mmdet_consistent.analysis.summary import Model
+from mmdet_consistent.analysis.annotations import AnnotatedSet
+from mmdet_consistent.analysis.coco_eval import read_results, write_results
+from mmdet_consistent.analysis.columns import select_images
+from mmdet_consistent.analysis.detector import collect_detector
+from mmdet_consistent.analysis.report import write_analysis
+from mmdet_consistent.analysis.summary import Model, Summary
 from mmdet_consistent.engine.launch import load_config
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(description: Optional[str] = __doc__) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        'pairs', nargs='*', metavar='CONFIG CHECKPOINT', help='one pair a detector'
-    )
-    parser.add_argument('--out', type=Path, required=True, help='folder to write')
-    parser.add_argument(
-        '--results', nargs='+', type=Path, default=[], help='COCO result files'
-    )
-    parser.add_argument('--ann', type=Path, help='COCO annotations, for --results')
-    parser.add_argument('--names', nargs='+', help='what to call the detectors')
-    parser.add_argument('--limit', type=int, help='look at the first N images')
-    parser.add_argument(
+    add = parser.add_argument
+    add('pairs', nargs='*', metavar='CONFIG CHECKPOINT', help='one pair per detector')
+    add('--out', type=Path, required=True, help='folder for the results')
+    add('--results', nargs='+', type=Path, default=[], help='COCO result files')
+    add('--ann', type=Path, help='COCO annotation file, for --results')
+    add('--names', nargs='+', help='names of the detectors; default: file names')
+    add('--limit', type=int, help='use the first N images only')
+    add(
         '--anchors',
         type=int,
         default=1_000_000,
-        help='anchors to keep in all',
+        help='anchors to sample over all images (default: %(default)s)',
     )
-    parser.add_argument('--cases', type=int, default=4, help='worst cases of each')
-    parser.add_argument('--device', help='default: cuda if there is one, else cpu')
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument('--fresh', action='store_true', help='forget what is there')
-    group.add_argument(
-        '--resume', action='store_true', help='go on from what is there (the default)'
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='key=value overrides'
-    )
-    parser.add_argument(
-        '--write-docs', type=Path, metavar='PAGE', help='put the best into PAGE.md'
-    )
+    add('--cases', type=int, default=4, help='worst cases per detector (default: 4)')
+    add('--device', help='default: cuda if available, else cpu')
+    add('--fresh', action='store_true', help='collect anew, even what is in --out')
+    add('--cfg-options', nargs='+', action=DictAction, help='key=value overrides')
     args = parser.parse_args()
     if len(args.pairs) % 2:
         parser.error(f'give pairs of CONFIG CHECKPOINT, got {len(args.pairs)} paths')
@@ -68,7 +58,7 @@ def parse_args() -> argparse.Namespace:
         parser.error('give CONFIG CHECKPOINT, or --results with --ann')
     if args.results and not args.pairs and not args.ann:
         parser.error('--results needs --ann, the COCO annotation file')
-    for path in [*args.pairs, *args.results, *([args.ann] if args.ann else [])]:
+    for path in [*args.pairs, *args.results, *filter(None, [args.ann])]:
         if not Path(path).is_file():
             parser.error(f'no such file: {path}')
     if args.limit is not None and args.limit < 1:
@@ -83,7 +73,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def collect(args: argparse.Namespace) -> tuple[list[Model], GroundTruth]:
+def collect(args: argparse.Namespace) -> tuple[list[Model], AnnotatedSet]:
     """Run the detectors and read the result files."""
     models: list[Model] = []
     truth = None
@@ -102,40 +92,44 @@ def collect(args: argparse.Namespace) -> tuple[list[Model], GroundTruth]:
             fresh=args.fresh,
         )
         model = Model.from_store(name, store)
-        if truth is None:
-            truth = of_model
+        models.append(model)
+        truth = truth or of_model
         same = truth.classes == of_model.classes
-        if not same or model.image_ids != (models or [model])[0].image_ids:
+        if not same or model.image_ids != models[0].image_ids:
             raise ValueError(
-                f'{config}: its test split has other images or classes than '
+                f'{config}: its test split has other images or classes than that of '
                 f'{args.pairs[0]}; detectors are compared over the same images'
             )
-        write_coco_results(folder / 'detections.json', model.detections, truth)
-        models.append(model)
-    if truth is None:
-        truth = GroundTruth.from_file(args.ann)
+        write_results(folder / 'detections.json', model.detections, truth)
+    truth = truth or AnnotatedSet.from_file(args.ann)
     image_ids = models[0].image_ids if models else list(truth.images)[: args.limit]
     for path in args.results:
-        detections = read_results(path, truth)
-        models.append(Model.from_detections(next(names), detections, image_ids))
+        detections = select_images(read_results(path, truth), image_ids)
+        models.append(Model(next(names), image_ids, detections))
     return models, truth
 
 
-def main() -> None:
-    args = parse_args()
-    # The libraries' chatter would break the progress bar.
+def run(args: argparse.Namespace, command: str) -> list[Summary]:
+    """Collect, write the page and the files beside it, and print the main numbers.
+
+    Args:
+        args: Arguments from :func:`parse_args`.
+        command: The command line, quoted on the page.
+
+    Returns:
+        The results of each detector.
+    """
+    # Messages of the libraries would break the progress bar.
     warnings.filterwarnings('ignore')
     MMLogger.get_instance('mmengine', log_level='ERROR').setLevel(logging.ERROR)
-    args.out.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(['python', 'tools/analyze.py', *sys.argv[1:]])
     try:
         models, truth = collect(args)
     except KeyboardInterrupt:
-        print('\nStopped. The same command goes on where it was.')
+        print('\nInterrupted; the same command resumes.')
         sys.exit(130)
     except ValueError as error:
         sys.exit(f'analyze: error: {error}')
-    print('working out the numbers and drawing', flush=True)
+    print('computing numbers and drawing figures', flush=True)
     summaries = write_analysis(models, truth, args.out, command, args.cases)
     for summary in summaries:
         values = summary.scalars
@@ -144,9 +138,12 @@ def main() -> None:
             f'of score and IoU {values["rank correlation, IoU >= 0.5"]:.3f}, '
             f'LaECE {100 * values["LaECE"]:.1f}'
         )
-    if args.write_docs:
-        write_docs(summaries, truth, args.out, args.write_docs, command)
     print(f'page: {args.out / "report.html"}')
+    return summaries
+
+
+def main() -> None:
+    run(parse_args(), shlex.join(['python', 'tools/analyze.py', *sys.argv[1:]]))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Analysis of detectors: collect, measure, draw, report.
 
-``collect`` turns a model and a dataset into arrays on disk; ``matching``,
-``measures``, ``tide`` and ``coco_eval`` turn arrays into numbers; ``figures``,
-``cases`` and ``report`` turn numbers into pictures and one HTML page.
+``detector`` runs a model over a data set and stores arrays on disk; ``summary``
+computes numbers from them by ``matching``, ``measures``, ``tide`` and ``coco_eval``;
+``figures``, ``tables`` and ``cases`` say what is shown; ``output`` writes it all.
 """

@@ -1,64 +1,68 @@
-"""Charts as data, drawn once for files and once for the page.
+"""Charts as plain values, and how they are drawn.
 
-A chart is a plain value: axes, series, words. From it come the picture, the
-table behind the picture and the text for those who don't see it, so the three
-cannot disagree.
+A chart holds axes, series and words. Its picture, the table behind the picture and
+the text for readers who cannot see it all come from the same values.
 """
 
-import base64
 import io
 import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Okabe and Ito's colours, told apart with any colour vision; the second row is
-# for dark backgrounds. Models keep their colour through all figures.
+from ..utils import atomic
+
+# Okabe and Ito's colours can be told apart with any colour vision. DARK is for dark
+# backgrounds. A model keeps its colour in all figures.
 LIGHT = ('#0072b2', '#d55e00', '#009e73', '#b4568f', '#8a6d00', '#5b5fc7')
 DARK = ('#56b4e9', '#ff9b4a', '#2fc79a', '#ee9fcb', '#f0e442', '#a9acff')
 INK, MUTED, GRID = '#1f2328', '#59636e', '#d1d9e0'
+# CSS variables of the page that replace these colours.
+VARIABLES = {colour: f'--m{i}' for i, colour in enumerate(LIGHT)}
+VARIABLES.update({INK: '--ink', MUTED: '--muted', GRID: '--grid'})
 DASHES = ('-', (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1, 1.5)))
 MARKERS = ('o', 's', '^', 'D')
-SIZE = (4.4, 3.2)  # inches; with 10 point text readable on a phone
+SIZE = (4.4, 3.2)  # inches; text of 10 points stays readable on a phone
+KINDS = dict(line='Line chart', bar='Bar chart', density='Density map')
 
 
 class Series(NamedTuple):
     """One line or one set of bars.
 
     Attributes:
-        model: Index of the model, for the colour and the page's switches.
-        name: What the legend and the table call it.
-        x: Values or, for bars, categories.
-        y: Values; NaN where there is nothing.
-        variant: Dash and marker, for several lines of a model.
+        model: Index of the model, for its colour and the page's switches.
+        name: Name in the legend and in the table.
+        x: Values, or the categories of bars.
+        y: Values, NaN where there is none. For a density map: weights (X, Y) by bin.
+        variant: Dash pattern, to tell several lines of a model apart.
     """
 
     model: int
     name: str
-    x: Sequence
+    x: Union[Sequence, NDArray]
     y: NDArray
     variant: int = 0
 
 
 class Chart(NamedTuple):
-    """A chart; ``kind`` is ``line``, ``bar`` or ``density``.
+    """A line chart, bar chart or density map.
 
     Attributes:
-        key: File name and anchor in the page.
+        key: File name, and anchor in the page.
         title: Heading.
-        caption: What is to be seen, and how it was worked out.
-        xlabel: Horizontal axis.
-        ylabel: Vertical axis.
-        series: What is drawn. For ``density`` ``y`` is (X, Y), weights by bin.
-        kind: How.
+        caption: What the chart shows and how it was computed.
+        xlabel: Label of the horizontal axis.
+        ylabel: Label of the vertical axis.
+        series: The data.
+        kind: ``line``, ``bar`` or ``density`` (of one series).
         xlim: Limits of the horizontal axis.
         ylim: Limits of the vertical axis.
-        log: Logarithmic vertical axis.
-        diagonal: Whether to draw y = x.
+        log: Use a logarithmic vertical axis.
+        diagonal: Draw y = x.
         digits: Decimals in the table.
     """
 
@@ -70,66 +74,67 @@ class Chart(NamedTuple):
     series: list[Series]
     kind: str = 'line'
     xlim: Optional[tuple[float, float]] = None
-    ylim: Optional[tuple[Optional[float], Optional[float]]] = None
+    ylim: Optional[tuple[float, Optional[float]]] = None
     log: bool = False
     diagonal: bool = False
     digits: int = 3
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows of the numbers that are drawn."""
-        header = [self.xlabel, *[s.name for s in self.series]]
+        """Return header and rows of the numbers; of a density map, sums by quarters."""
         if self.kind == 'density':
-            return self._density_table()
-        rows = []
-        for i, x in enumerate(self.series[0].x):
-            first = x if isinstance(x, str) else f'{x:.3f}'
-            rows.append([first, *[number(s.y[i], self.digits) for s in self.series]])
-        return header, rows
+            grid = self.series[0].y
+            sums = [np.hsplit(rows, 4) for rows in np.vsplit(grid, 4)]
+            edges = [f'{i / 4:.2f}–{(i + 1) / 4:.2f}' for i in range(4)]
+            header = [f'{self.xlabel} ↓  {self.ylabel} →', *edges]
+            return header, [
+                [edge, *[number(part.sum(), 0) for part in row]]
+                for edge, row in zip(edges, sums)
+            ]
+        rows = [
+            [
+                x if isinstance(x, str) else f'{x:.3f}',
+                *[number(series.y[i], self.digits) for series in self.series],
+            ]
+            for i, x in enumerate(self.series[0].x)
+        ]
+        return [self.xlabel, *[series.name for series in self.series]], rows
 
-    def _density_table(self) -> tuple[list[str], list[list[str]]]:
-        """Share of all weight in quarters of both axes: enough to read."""
-        grid = self.series[0].y
-        step = len(grid) // 4
-        edges = [f'{i / 4:.2f}–{(i + 1) / 4:.2f}' for i in range(4)]
-        rows = []
-        for i in range(4):
-            part = grid[i * step : (i + 1) * step]
-            cells = [part[:, j * step : (j + 1) * step].sum() for j in range(4)]
-            rows.append([edges[i], *[number(c, 0) for c in cells]])
-        return [f'{self.xlabel} ↓  {self.ylabel} →', *edges], rows
+    @property
+    def models(self) -> list[Optional[int]]:
+        """Index of the model of each column of the table, if it belongs to one."""
+        if self.kind == 'density':
+            return [None] * 5
+        return [None, *[series.model for series in self.series]]
 
     def alt(self) -> str:
-        """The chart in words: for each series where it starts, ends and peaks."""
-        kinds = dict(line='Line chart', bar='Bar chart', density='Density map')
-        words = [f'{kinds[self.kind]}, {self.ylabel} against {self.xlabel}.']
-        for series in self.series:
-            y = np.asarray(series.y, dtype=float)
-            known = np.flatnonzero(~np.isnan(y)) if self.kind != 'density' else []
-            if self.kind == 'density':
-                words.append(f'{series.name}: {y.sum():.0f} in all.')
-            elif len(known) == 0:
-                words.append(f'{series.name}: no data.')
-            elif self.kind == 'bar':
-                values = (f'{series.x[i]} {number(y[i], self.digits)}' for i in known)
-                words.append(f'{series.name}: {", ".join(values)}.')
-            else:
-                a, b = known[0], known[-1]
-                top = known[int(np.argmax(y[known]))]
-                words.append(
-                    f'{series.name}: {number(y[a], self.digits)} at {series.x[a]:.2f}, '
-                    f'{number(y[b], self.digits)} at {series.x[b]:.2f}, highest '
-                    f'{number(y[top], self.digits)} at {series.x[top]:.2f}.'
-                )
+        """Describe the chart in words: start, end and peak of each series."""
+        words = [f'{KINDS[self.kind]}, {self.ylabel} against {self.xlabel}.']
+        words += [f'{series.name}: {self._describe(series)}.' for series in self.series]
         return ' '.join(words)
+
+    def _describe(self, series: Series) -> str:
+        if self.kind == 'density':
+            return f'{series.y.sum():.0f} in all'
+        texts = [number(value, self.digits) for value in series.y]
+        known = np.flatnonzero(~np.isnan(series.y)).tolist()
+        if not known:
+            return 'no data'
+        if self.kind == 'bar':
+            return ', '.join(f'{series.x[i]} {texts[i]}' for i in known)
+        first, last, top = known[0], known[-1], int(np.nanargmax(series.y))
+        return (
+            f'{texts[first]} at {series.x[first]:.2f}, {texts[last]} at '
+            f'{series.x[last]:.2f}, highest {texts[top]} at {series.x[top]:.2f}'
+        )
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number for a table; a dash where there is none."""
-    return '–' if value is None or np.isnan(value) else f'{value:.{digits}f}'
+    """Format a number for a table, NaN as a dash."""
+    return '–' if np.isnan(value) else f'{value:.{digits}f}'
 
 
-def draw(chart: Chart):
-    """The chart as a matplotlib figure, each series under a name of its own."""
+def draw(chart: Chart) -> Any:
+    """Draw a chart as a matplotlib figure in which each series has its own id."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=SIZE, layout='constrained')
@@ -146,20 +151,23 @@ def draw(chart: Chart):
     if chart.log:
         axis.set_yscale('log')
     axis.tick_params(colors=MUTED, labelcolor=INK)
-    axis.grid(
-        visible=True, color=GRID, lw=0.6, axis='y' if chart.kind == 'bar' else 'both'
-    )
+    axis.grid(visible=True, color=GRID, lw=0.6)
+    axis.xaxis.grid(visible=chart.kind != 'bar')
     axis.set_axisbelow(True)
-    for side, spine in axis.spines.items():
-        spine.set_visible(side in ('left', 'bottom'))
-        spine.set_color(MUTED)
+    axis.spines[['top', 'right']].set_visible(False)
+    axis.spines[['left', 'bottom']].set_color(MUTED)
     if chart.kind != 'density':
         _legend(figure, chart)
     return figure
 
 
-def _legend(figure, chart: Chart) -> None:
-    """A legend above the axes whose entries follow the page's switches too."""
+def _gid(chart: Chart, i: int, part: Union[int, str] = '') -> str:
+    """Return the id of a part of series i, which also names the model."""
+    return f'{chart.key}__m{chart.series[i].model}__{i}_{part}'
+
+
+def _legend(figure: Any, chart: Chart) -> None:
+    """Add a legend above the axes whose entries follow the page's switches."""
     long = max(len(series.name) for series in chart.series) > 18
     legend = figure.legend(
         loc='outside upper left',
@@ -170,116 +178,88 @@ def _legend(figure, chart: Chart) -> None:
         borderpad=0,
         labelspacing=0.2,
     )
-    for i, series in enumerate(chart.series):
-        for what, items in (('key', legend.legend_handles), ('name', legend.texts)):
-            items[i].set_gid(f'{chart.key}__m{series.model}__{i}_{what}')
+    for i, (key, name) in enumerate(zip(legend.legend_handles, legend.texts)):
+        key.set_gid(_gid(chart, i, 'key'))
+        name.set_gid(_gid(chart, i, 'name'))
 
 
-def _lines(axis, chart: Chart) -> None:
+def _colour(series: Series) -> str:
+    return LIGHT[series.model % len(LIGHT)]
+
+
+def _lines(axis: Any, chart: Chart) -> None:
     for i, series in enumerate(chart.series):
-        (line,) = axis.plot(
+        axis.plot(
             series.x,
             series.y,
-            color=LIGHT[series.model % len(LIGHT)],
+            color=_colour(series),
             ls=DASHES[series.variant % len(DASHES)],
             marker=MARKERS[series.model % len(MARKERS)],
             ms=3.5,
             lw=1.7,
             label=series.name,
+            gid=_gid(chart, i),
         )
-        line.set_gid(f'{chart.key}__m{series.model}__{i}')
 
 
-def _bars(axis, chart: Chart) -> None:
+def _bars(axis: Any, chart: Chart) -> None:
     width = 0.8 / len(chart.series)
     names = list(chart.series[0].x)
     for i, series in enumerate(chart.series):
         left = np.arange(len(names)) - 0.4 + (i + 0.5) * width
-        bars = axis.bar(
-            left,
-            np.nan_to_num(series.y),
-            width * 0.92,
-            color=LIGHT[series.model % len(LIGHT)],
-            label=series.name,
-        )
+        heights, colour = np.nan_to_num(series.y), _colour(series)
+        bars = axis.bar(left, heights, width * 0.92, color=colour, label=series.name)
         for j, bar in enumerate(bars):
-            bar.set_gid(f'{chart.key}__m{series.model}__{i}_{j}')
+            bar.set_gid(_gid(chart, i, j))
     labels = [textwrap.fill(name, 12) for name in names]
     axis.set_xticks(range(len(names)), labels, fontsize=9)
 
 
-def _density(axis, chart: Chart) -> None:
+def _density(axis: Any, chart: Chart) -> None:
     from matplotlib.colors import to_rgb
 
-    series = chart.series[0]
-    grid = np.log1p(np.asarray(series.y, dtype=float)).T
-    image = np.zeros((*grid.shape, 4))
-    image[..., :3] = to_rgb(LIGHT[series.model % len(LIGHT)])
+    grid = np.log1p(chart.series[0].y).T
+    image = np.empty((*grid.shape, 4))
+    image[..., :3] = to_rgb(_colour(chart.series[0]))
     image[..., 3] = grid / max(grid.max(), 1e-12)
+    extent = (0, 1, 0, 1)
     axis.imshow(
-        image, origin='lower', extent=(0, 1, 0, 1), aspect='auto', interpolation='none'
+        image, origin='lower', extent=extent, aspect='auto', interpolation='none'
     )
 
 
-def svg(chart: Chart) -> str:
-    """The chart for the page: colours are CSS variables, series are classes."""
-    text = _save(chart, 'svg').decode()
-    text = text[text.index('<svg') :]
-    text = re.sub(r'<metadata>.*?</metadata>', '', text, flags=re.S)
-    for i, colour in enumerate(LIGHT):
-        text = text.replace(colour, f'var(--m{i})')
-    for name, colour in (('ink', INK), ('muted', MUTED), ('grid', GRID)):
-        text = text.replace(colour, f'var(--{name})')
-    text = re.sub(r'(id="[\w.-]+?__m(\d+)__[\w]+")', r'\1 class="of-m\2"', text)
-    # Ids such as "figure_1" are the same in all figures: make them this one's.
-    key = chart.key
-    text = re.sub(rf'\bid="(?!{re.escape(key)}__)', f'id="{key}-', text)
-    text = re.sub(r'(href="#|url\(#)', rf'\g<1>{key}-', text)
-    # Size comes from the page, the name from the title element.
-    box = re.search(r'viewBox="[^"]+"', text)[0]
-    spaces = ''.join(
-        f' {name}="http://www.w3.org/{where}"'
-        for name, where in (('xmlns', '2000/svg'), ('xmlns:xlink', '1999/xlink'))
-    )
-    body = text[text.index('>') + 1 :]
-    return (
-        f'<svg {box} role="img" aria-labelledby="{key}-alt"{spaces}>'
-        f'<title id="{key}-alt">{escape(chart.alt())}</title>{body}'
-    )
-
-
-def save(chart: Chart, folder: Path) -> None:
-    """Write the chart as SVG and PNG files, dark on light."""
-    for kind in ('svg', 'png'):
-        (folder / f'{chart.key}.{kind}').write_bytes(_save(chart, kind))
-
-
-def _save(chart: Chart, kind: str) -> bytes:
+def save(chart: Chart, folder: Path) -> str:
+    """Write a chart as SVG and PNG files, and return the SVG's text."""
     import matplotlib
 
-    settings = {
+    settings: Any = {
         'svg.fonttype': 'none',
         'svg.hashsalt': chart.key,
         'font.family': 'sans-serif',
         'font.size': 10,
         'axes.unicode_minus': False,
     }
+    about = dict(Title=chart.alt(), Date=None)
+    svg, png = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context(settings):
-        out = io.BytesIO()
-        options = (
-            dict(transparent=True, metadata={'Date': None}) if kind == 'svg' else {}
-        )
-        draw(chart).savefig(out, format=kind, dpi=144, **options)
-    return out.getvalue()
+        figure = draw(chart)
+        figure.savefig(svg, format='svg', transparent=True, metadata=about)
+        figure.savefig(png, format='png', dpi=144)
+    atomic.write(folder / f'{chart.key}.svg', svg.getvalue())
+    atomic.write(folder / f'{chart.key}.png', png.getvalue())
+    return svg.getvalue().decode()
 
 
-def escape(text: str) -> str:
-    """Text for HTML, in elements and in attributes."""
-    for character, name in (('&', 'amp'), ('<', 'lt'), ('>', 'gt'), ('"', 'quot')):
-        text = text.replace(character, f'&{name};')
-    return text
+def inline_svg(key: str, text: str) -> str:
+    """Return a chart's SVG for the page.
 
-
-def data_url(data: bytes, mime: str) -> str:
-    """Bytes as an address that needs no network."""
-    return f'data:{mime};base64,{base64.b64encode(data).decode()}'
+    Colours become CSS variables, series get their model's class, and ids, which are
+    the same in all files (such as "figure_1"), begin with the chart's key.
+    """
+    text = text[text.index('<svg') :].replace('<svg', '<svg role="img"', 1)
+    text = re.sub(r'<metadata>.*?</metadata>', '', text, flags=re.DOTALL)
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, f'var({variable})')
+    text = re.sub(r'(id="[\w.-]+?__m(\d+)__\w+")', r'\1 class="of-m\2"', text)
+    text = re.sub(rf'\bid="(?!{re.escape(key)}__)', f'id="{key}-', text)
+    return re.sub(r'(href="#|url\(#)', rf'\g<1>{key}-', text)

@@ -1,19 +1,16 @@
-"""From one image's outputs to rows of tidy tables.
+"""Turn the outputs for one image into rows of tables.
 
-Three tables and one count, all as columns (name to array):
+Tables (see :mod:`columns`) and one count:
 
-``detections``  the final detections: image_id, label, score, x1, y1, x2, y2;
-``oracle``      the same, had NMS ranked the boxes by their true IoU;
-``anchors``     a sample of anchors with weights: score, label, and for each
-                stage k the IoU ``iou_k`` with the nearest ground truth and which
-                one that is (``gt_k``); stage 0 is the prior anchor;
-``objects``     one row a ground truth: the box that wins it at NMS and the best
-                box which that one suppresses, each with anchor, score and IoU;
-``counts``      anchors of an image by IoU, exact: (stages, 100) per image.
+``detections``  the final detections.
+``oracle``      the detections that NMS would keep if it ranked boxes by true IoU.
+``anchors``     a weighted sample of anchors: ``image_id``, ``anchor``, ``weight``,
+                ``score``, ``label``, and per stage k the IoU ``iou_k`` with the
+                nearest ground truth and its index ``gt_k``; stage 0 is the prior.
+``objects``     one row per ground truth: the box that wins it at NMS and the best box
+                that the winner suppresses, each with prior anchor, score and IoU.
+``counts``      exact number of anchors by IoU, (stages, ``COUNT_BINS``) per image.
 """
-
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,95 +19,88 @@ from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .ground_truth import ImageTruth
+from .annotations import ImageObjects
+from .columns import CORNERS, Table, corner_columns
+from .measures import bin_index
 from .recorder import AnchorOutputs, nearest
 
-Table = dict[str, NDArray]
 COUNT_BINS = 100
-NEAR_IOU = 0.1  # anchors that come this close to an object are sampled apart
+NEAR_IOU = 0.1  # anchors that come this close to an object are sampled separately
 TOUCH_IOU = 0.3  # a box that overlaps an object this much competes for it
-CORNERS = ('x1', 'y1', 'x2', 'y2')
 
 
 def detection_rows(image_id: int, instances: InstanceData) -> Table:
-    """Rows of ``detections`` (or ``oracle``) of one image."""
-    boxes = get_box_tensor(instances.bboxes).cpu().numpy().astype(np.float32)
+    """Return the rows of ``detections`` (or ``oracle``) of one image."""
+    boxes = _array(get_box_tensor(instances.bboxes), np.float32)
     return dict(
         image_id=np.full(len(boxes), image_id, dtype=np.int64),
-        label=instances.labels.cpu().numpy().astype(np.int32),
-        score=instances.scores.cpu().numpy().astype(np.float32),
-        **{name: boxes[:, i] for i, name in enumerate(CORNERS)},
+        label=_array(instances.labels, np.int32),
+        score=_array(instances.scores, np.float32),
+        **corner_columns(boxes),
     )
 
 
-def anchor_ious(outputs: AnchorOutputs, truth: ImageTruth) -> list[tuple]:
-    """(IoU, index) of the nearest ground truth after each stage; see nearest."""
+def anchor_ious(
+    outputs: AnchorOutputs, truth: ImageObjects
+) -> list[tuple[Tensor, Tensor]]:
+    """Return IoU (A,) and index (A,) of the nearest ground truth at each stage."""
     gt_bboxes = torch.from_numpy(truth.boxes)
     return [nearest(boxes, gt_bboxes) for boxes in outputs.boxes]
 
 
-def anchor_counts(ious: list[tuple]) -> NDArray:
-    """How many anchors have which IoU, (stages, COUNT_BINS) int64.
-
-    Bin b of n holds b/n <= IoU < (b + 1)/n; the last one 1.0 too.
-    """
-    rows = []
-    for iou, _ in ious:
-        # Double precision, and a hair up: an IoU of 0.6 in single precision
-        # belongs into the bin that begins at 0.6.
-        bins = (iou.double() * COUNT_BINS + 1e-4).long().clamp(0, COUNT_BINS - 1)
-        rows.append(torch.bincount(bins, minlength=COUNT_BINS).cpu().numpy())
-    return np.stack(rows)
+def anchor_counts(ious: list[tuple[Tensor, Tensor]]) -> NDArray:
+    """Count the anchors by IoU: (stages, ``COUNT_BINS``) int64."""
+    bins = [bin_index(_array(iou), COUNT_BINS) for iou, _ in ious]
+    return np.stack([np.bincount(index, minlength=COUNT_BINS) for index in bins])
 
 
 def anchor_rows(
-    image_id: int, outputs: AnchorOutputs, ious: list[tuple], limit: int, seed: int = 0
+    image_id: int, outputs: AnchorOutputs, ious: list[tuple[Tensor, Tensor]], limit: int
 ) -> Table:
-    """A weighted sample of the image's anchors, at most ``limit`` rows.
+    """Sample at most ``limit`` of the image's anchors.
 
-    Half of the rows at least are for anchors that come near an object before or
-    after a regression, the others for the many that never do. ``weight`` is how
-    many anchors a row stands for, so weighted sums are unbiased. The sample
-    depends on the seed and the image alone.
+    At least half of the rows are for anchors that come near an object at some stage,
+    the others for the many that never do. A row's ``weight`` is the number of anchors
+    that it stands for, so that weighted sums are unbiased. The sample depends on the
+    image alone.
     """
-    near = torch.stack([iou for iou, _ in ious]).amax(0).cpu().numpy() >= NEAR_IOU
-    rng = np.random.default_rng([seed, abs(hash(image_id)) % 2**32])
+    near = _array(torch.stack([iou for iou, _ in ious]).amax(0)) >= NEAR_IOU
+    rng = np.random.default_rng([0, abs(hash(image_id)) % 2**32])
     picks, weights = [], []
     far_limit = max(limit - int(near.sum()), limit // 2)
     near_limit = limit - min(far_limit, int((~near).sum()))
-    for stratum, room in ((near, near_limit), (~near, far_limit)):
-        members = stratum.nonzero()[0]
-        chosen = members
-        if len(members) > room:
-            chosen = np.sort(rng.choice(members, size=room, replace=False))
+    for stratum, size in ((near, near_limit), (~near, far_limit)):
+        members = chosen = stratum.nonzero()[0]
+        if len(members) > size:
+            chosen = np.sort(rng.choice(members, size=size, replace=False))
         picks.append(chosen)
         weights.append(np.full(len(chosen), len(members) / max(len(chosen), 1)))
     rows = np.concatenate(picks)
     keep = torch.from_numpy(rows).to(outputs.scores.device)
     score, label = outputs.scores[keep].max(dim=1)
-    table = dict(
+    table: Table = dict(
         image_id=np.full(len(rows), image_id, dtype=np.int64),
         anchor=rows.astype(np.int32),
         weight=np.concatenate(weights).astype(np.float32),
-        score=score.cpu().numpy().astype(np.float32),
-        label=label.cpu().numpy().astype(np.int32),
+        score=_array(score, np.float32),
+        label=_array(label, np.int32),
     )
     for stage, (iou, index) in enumerate(ious):
-        table[f'iou_{stage}'] = iou[keep].cpu().numpy().astype(np.float32)
-        table[f'gt_{stage}'] = index[keep].cpu().numpy().astype(np.int32)
+        table[f'iou_{stage}'] = _array(iou[keep], np.float32)
+        table[f'gt_{stage}'] = _array(index[keep], np.int32)
     return table
 
 
 def object_rows(
-    image_id: int, outputs: AnchorOutputs, truth: ImageTruth, score_thr: float = 0.05
+    image_id: int, outputs: AnchorOutputs, truth: ImageObjects, score_thr: float = 0.05
 ) -> Table:
-    """One row a ground truth: who wins it, and who should have.
+    """Find, for each ground truth, the box that wins it and the one that should.
 
-    A box competes for the object of its class that it overlaps most, from an
-    IoU of ``TOUCH_IOU`` on. ``win_*`` is the competitor with the highest score:
-    none of the others survives near it at NMS. ``best_*`` is, among the winner
-    and those it suppresses, the one with the highest IoU; ``loss`` is how much
-    IoU is lost thereby. All are NaN for an object that nothing competes for.
+    Boxes that score at least ``score_thr`` compete for the object of their class that
+    they overlap most, from an IoU of ``TOUCH_IOU``. ``win_*`` is the competitor with
+    the highest score, which suppresses those near it at NMS. ``best_*`` is, among the
+    winner and the boxes that it suppresses, the one with the highest IoU, and
+    ``loss`` is the IoU lost in this way. All are NaN for an object without competitor.
     """
     num = len(truth.boxes)
     columns = ['loss']
@@ -118,61 +108,48 @@ def object_rows(
         columns += [f'{who}_{n}' for n in ('score', 'iou', 'prior_iou')]
         columns += [f'{who}_{c}' for c in CORNERS]
         columns += [f'{who}_prior_{c}' for c in CORNERS]
-    table: Table = {name: np.full(num, np.nan, dtype=np.float32) for name in columns}
+    duels: Table = {name: np.full(num, np.nan, dtype=np.float32) for name in columns}
     gt_bboxes = torch.from_numpy(truth.boxes).to(outputs.boxes[0])
-    labels = torch.from_numpy(truth.labels)
-    for label in labels.unique().tolist():
-        mine = (labels == label).nonzero().squeeze(1)
-        # Only these can survive the head's own threshold.
+    for label in np.unique(truth.labels).tolist():
+        own = np.flatnonzero(truth.labels == label)
         alive = (outputs.scores[:, label] >= score_thr).nonzero().squeeze(1)
-        final = outputs.boxes[-1][alive]
-        iou, which = nearest(final, gt_bboxes[mine.to(gt_bboxes.device)])
-        touching = iou >= TOUCH_IOU
-        for local in which[touching].unique().tolist():
-            rivals = alive[touching & (which == local)]
-            rival_iou = iou[touching & (which == local)]
-            _duel(table, int(mine[local]), label, outputs, rivals, rival_iou, gt_bboxes)
+        iou, index = nearest(outputs.boxes[-1][alive], gt_bboxes[own])
+        index = index.masked_fill(iou < TOUCH_IOU, -1)
+        for local, row in enumerate(own):
+            rivals = index == local
+            if rivals.any():
+                args = (label, alive[rivals], iou[rivals], gt_bboxes[row])
+                for name, value in _duel(outputs, *args).items():
+                    duels[name][row] = value
     return dict(
         image_id=np.full(num, image_id, dtype=np.int64),
         gt=np.arange(num, dtype=np.int32),
         label=truth.labels.astype(np.int32),
-        **{
-            f'gt_{name}': truth.boxes[:, i].astype(np.float32)
-            for i, name in enumerate(CORNERS)
-        },
-        **table,
+        **corner_columns(truth.boxes.astype(np.float32), 'gt_'),
+        **duels,
     )
 
 
 def _duel(
-    table: Table,
-    row: int,
-    label: int,
-    outputs: AnchorOutputs,
-    rivals: Tensor,
-    iou: Tensor,
-    gt_bboxes: Tensor,
-) -> None:
-    """Fill one row of ``objects``: the winner, and the best that it suppresses."""
+    outputs: AnchorOutputs, label: int, rivals: Tensor, iou: Tensor, gt_bbox: Tensor
+) -> dict[str, float]:
+    """Describe the winner among rivals (R,), and the best box that it suppresses."""
     scores = outputs.scores[rivals, label]
-    boxes = outputs.boxes[-1][rivals]
+    boxes, priors = outputs.boxes[-1][rivals], outputs.boxes[0][rivals]
     win = int(scores.argmax())
-    overlap = bbox_overlaps(boxes, boxes[win : win + 1])[:, 0]
-    suppressed = overlap > outputs.nms_iou
+    suppressed = bbox_overlaps(boxes, boxes[win : win + 1])[:, 0] > outputs.nms_iou
     suppressed[win] = True
     best = int(iou.masked_fill(~suppressed, -1).argmax())
-    table['loss'][row] = float(iou[best] - iou[win])
-    for who, index in (('win', win), ('best', best)):
-        prior = outputs.boxes[0][rivals[index]]
-        prior_iou = bbox_overlaps(prior[None], gt_bboxes[row : row + 1])
-        table[f'{who}_score'][row] = float(scores[index])
-        table[f'{who}_iou'][row] = float(iou[index])
-        table[f'{who}_prior_iou'][row] = float(prior_iou)
-        for i, name in enumerate(CORNERS):
-            table[f'{who}_{name}'][row] = float(boxes[index, i])
-            table[f'{who}_prior_{name}'][row] = float(prior[i])
+    prior_iou = bbox_overlaps(priors, gt_bbox[None])[:, 0]
+    values = dict(loss=float(iou[best] - iou[win]))
+    for who, i in (('win', win), ('best', best)):
+        values[f'{who}_score'] = float(scores[i])
+        values[f'{who}_iou'] = float(iou[i])
+        values[f'{who}_prior_iou'] = float(prior_iou[i])
+        for name, value, prior in zip(CORNERS, boxes[i].tolist(), priors[i].tolist()):
+            values.update({f'{who}_{name}': value, f'{who}_prior_{name}': prior})
+    return values
 
 
-def concatenate(tables: list[Mapping[str, Any]]) -> Table:
-    """Tables with the same columns, one below the other."""
-    return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
+def _array(tensor: Tensor, dtype: type = np.float32) -> NDArray:
+    return tensor.cpu().numpy().astype(dtype)

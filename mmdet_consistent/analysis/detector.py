@@ -1,13 +1,13 @@
-"""Run a detector over a split and store what :mod:`collect` makes of it."""
+"""Run a detector over a split, and store the tables of :mod:`collect`."""
 
 import contextlib
 import io
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
-import numpy as np
 import torch
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
@@ -15,39 +15,38 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
-from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from . import collect
-from .ground_truth import GroundTruth
+from .annotations import AnnotatedSet
+from .columns import Table
 from .recorder import NoAnchorsError, Recorder, find_head, rescore_by_iou
 from .shards import ShardStore
 
 
-def build_dataset(cfg: Config) -> Dataset:
-    """The test split of a config."""
+def build_dataset(cfg: Config) -> Any:
+    """Build the dataset of a config's test split."""
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     if cfg.get('test_dataloader') is None:
         raise ValueError(
-            f'{cfg.filename}: test_dataloader is missing; it says which images are '
-            'looked at'
+            f'{cfg.filename}: test_dataloader is missing; it names the images to use'
         )
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools chatters
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints a lot
         return DATASETS.build(cfg.test_dataloader.dataset)
 
 
-def build_model(cfg: Config, checkpoint: Path, device: str) -> nn.Module:
-    """The model of a config with the weights of a checkpoint, for inference.
+def build_model(cfg: Config, checkpoint: Path, device: str) -> Any:
+    """Build the model of a config with the weights of a checkpoint, for inference.
 
     Raises:
-        ValueError: If the checkpoint doesn't hold all weights of the model.
+        ValueError: If the checkpoint lacks a weight of the model.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model = MODELS.build(cfg.model)
-    if not torch.device(device).type.startswith('cuda'):
+    if torch.device(device).type != 'cuda':
         model = revert_sync_batchnorm(model)
-    # Silent, for the progress bar's sake: what doesn't fit is told below.
+    # Silent, for the sake of the progress bar: misfits are reported below.
     loaded = load_checkpoint(
         model, str(checkpoint), map_location='cpu', strict=False, logger='silent'
     )
@@ -57,17 +56,17 @@ def build_model(cfg: Config, checkpoint: Path, device: str) -> nn.Module:
     if wrong:
         what = 'another shape' if wrong[0] in shapes else 'nothing'
         raise ValueError(
-            f'{checkpoint} does not fit {cfg.filename}: it has {what} for '
-            f'{wrong[0]} (and {len(wrong) - 1} others); give the config that it was '
+            f'{checkpoint} does not fit {cfg.filename}: it has {what} for {wrong[0]} '
+            f'(and {len(wrong) - 1} other weights); give the config that it was '
             'trained with'
         )
     return model.to(device).eval()
 
 
 def fingerprint(cfg: Config, checkpoint: Path, **settings: Any) -> dict:
-    """What a collection depends on, in plain JSON."""
+    """Return all that a collection depends on, in plain JSON."""
     stat = Path(checkpoint).stat()
-    return dict(
+    values = dict(
         model=cfg.get('model', {}).to_dict(),
         dataset=cfg.test_dataloader.dataset.to_dict(),
         checkpoint=str(checkpoint),
@@ -75,6 +74,7 @@ def fingerprint(cfg: Config, checkpoint: Path, **settings: Any) -> dict:
         checkpoint_time=int(stat.st_mtime),
         **settings,
     )
+    return json.loads(json.dumps(values, default=str))
 
 
 def collect_detector(
@@ -87,90 +87,73 @@ def collect_detector(
     device: str = 'cpu',
     fresh: bool = False,
     shard_images: int = 64,
-) -> tuple[ShardStore, GroundTruth]:
-    """Run a detector over its test split, or go on where it was stopped.
+) -> tuple[ShardStore, AnnotatedSet]:
+    """Run a detector over its test split, or resume an interrupted run.
 
     Args:
-        name: Shown in the progress bar.
-        cfg: The model's config; its test split is what is looked at.
+        name: Name in the progress bar.
+        cfg: Config of the model and of the test split.
         checkpoint: The weights.
-        folder: Where the shards go.
-        limit: Look at the first so many images only.
-        num_anchors: Rows of anchors to keep over all images.
-        device: Where to run.
-        fresh: Forget an earlier collection.
-        shard_images: Images a shard.
+        folder: Folder of the shards.
+        limit: Number of images to use; default: all.
+        num_anchors: Number of anchors to keep over all images.
+        device: Device to run on.
+        fresh: Discard an earlier collection.
+        shard_images: Images per shard.
 
     Returns:
-        The store with all rows, and the ground truth.
+        The store with all rows, and the annotations.
     """
     dataset = build_dataset(cfg)
-    truth = GroundTruth.from_dataset(dataset)
+    truth = AnnotatedSet.from_dataset(dataset)
     total = min(len(dataset), limit or len(dataset))
     made_from = fingerprint(cfg, checkpoint, images=total, num_anchors=num_anchors)
-    # Through JSON, so that tuples compare as what comes back from the file.
-    made_from = json.loads(json.dumps(made_from, default=str))
     store = ShardStore(folder, made_from, fresh)
     done = len(store.image_ids())
-    bar = tqdm(
-        total=total, initial=done, desc=name, unit='image', file=sys.stderr, ncols=78
-    )
-    if done == total:
-        bar.close()
-        return store, truth
-    model = build_model(cfg, checkpoint, device)
-    try:
-        head = find_head(model)
-    except NoAnchorsError as error:
-        head = None
-        bar.write(f'{name}: {error}: only detections are analysed', file=sys.stderr)
-    loader = DataLoader(
-        Subset(dataset, range(done, total)),
-        batch_size=cfg.test_dataloader.get('batch_size', 1),
-        num_workers=cfg.test_dataloader.get('num_workers', 0),
-        collate_fn=pseudo_collate,
-    )
-    waiting = 0
-    with bar:
+    progress = dict(desc=name, unit='image', file=sys.stderr, ncols=78)
+    with tqdm(total=total, initial=done, **progress) as bar:
+        if done == total:
+            return store, truth
+        model = build_model(cfg, checkpoint, device)
+        try:
+            head = find_head(model)
+        except NoAnchorsError as error:
+            head = None
+            bar.write(f'{name}: {error}; only detections are analysed', sys.stderr)
+        loader = DataLoader(
+            Subset(dataset, range(done, total)),
+            batch_size=cfg.test_dataloader.get('batch_size', 1),
+            num_workers=cfg.test_dataloader.get('num_workers', 0),
+            collate_fn=pseudo_collate,
+        )
+        per_image = max(num_anchors // total, 100)
+        next_flush = done + shard_images
         for batch in loader:
-            for image_id, tables in _batch_tables(
-                model, head, batch, truth, max(num_anchors // total, 100)
-            ):
+            for image_id, tables in _run_batch(model, head, batch, truth, per_image):
                 store.add(image_id, tables)
-                waiting += 1
                 bar.update()
-            if waiting >= shard_images:
+            if bar.n >= next_flush:
                 store.flush()
-                waiting = 0
+                next_flush = bar.n + shard_images
         store.flush()
     return store, truth
 
 
 @torch.no_grad()
-def _batch_tables(
-    model: nn.Module,
-    head: Optional[nn.Module],
-    batch: dict,
-    truth: GroundTruth,
-    anchors_an_image: int,
-) -> list[tuple]:
-    """(image id, tables) of each image of a batch."""
-    outputs = []
-    if head is None:
+def _run_batch(
+    model: Any, head: Any, batch: dict, truth: AnnotatedSet, anchors_per_image: int
+) -> Iterator[tuple[int, dict[str, Table]]]:
+    """Yield the id and the tables of each image of a batch."""
+    with Recorder(head) if head else contextlib.nullcontext() as recorder:
         samples = model.test_step(batch)
-    else:
-        with Recorder(head) as recorder:
-            samples = model.test_step(batch)
-        outputs = recorder.take()
-    found = []
+    outputs = recorder.take() if recorder else []
     for index, sample in enumerate(samples):
         image_id = truth.image_id(sample.img_id)
         tables = dict(
             detections=collect.detection_rows(image_id, sample.pred_instances)
         )
-        if head is not None:
-            objects = truth.of_image(image_id).countable()
-            output = outputs[index]
+        if recorder:
+            output, objects = outputs[index], truth.of_image(image_id).countable()
             ious = collect.anchor_ious(output, objects)
             oracle = rescore_by_iou(
                 head,
@@ -178,47 +161,11 @@ def _batch_tables(
                 torch.from_numpy(objects.boxes).to(output.scores),
                 torch.from_numpy(objects.labels).to(output.scores.device),
             )
-            tables['oracle'] = collect.detection_rows(image_id, oracle)
-            tables['anchors'] = collect.anchor_rows(
-                image_id, output, ious, anchors_an_image
+            threshold = float(head.test_cfg.get('score_thr', 0))
+            tables.update(
+                oracle=collect.detection_rows(image_id, oracle),
+                anchors=collect.anchor_rows(image_id, output, ious, anchors_per_image),
+                objects=collect.object_rows(image_id, output, objects, threshold),
+                counts=dict(anchors=collect.anchor_counts(ious)[None]),
             )
-            tables['objects'] = collect.object_rows(
-                image_id,
-                output,
-                objects,
-                score_thr=float(head.test_cfg.get('score_thr', 0)),
-            )
-            tables['counts'] = dict(anchors=collect.anchor_counts(ious)[None])
-        found.append((image_id, tables))
-    return found
-
-
-def read_results(path: Path, truth: GroundTruth) -> collect.Table:
-    """Detections of a COCO result file, as rows of ``detections``.
-
-    Raises:
-        ValueError: If the file isn't a COCO result file for this ground truth.
-    """
-    try:
-        results = json.loads(Path(path).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f'{path} is not a readable result file: {error}') from error
-    needed = {'image_id', 'category_id', 'bbox', 'score'}
-    if not isinstance(results, list) or not all(needed <= set(r) for r in results):
-        raise ValueError(
-            f'{path} is not a COCO result file: a list of objects with {sorted(needed)}'
-        )
-    unknown = {r['image_id'] for r in results} - set(truth.images)
-    if unknown:
-        raise ValueError(
-            f'{path}: image_id {next(iter(unknown))!r} is not in the annotations'
-        )
-    results = [r for r in results if r['category_id'] in truth.label_of]
-    boxes = np.array([r['bbox'] for r in results], dtype=np.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return dict(
-        image_id=np.array([r['image_id'] for r in results], dtype=np.int64),
-        label=np.array([truth.label_of[r['category_id']] for r in results], np.int32),
-        score=np.array([r['score'] for r in results], dtype=np.float32),
-        **{name: boxes[:, i] for i, name in enumerate(collect.CORNERS)},
-    )
+        yield image_id, tables

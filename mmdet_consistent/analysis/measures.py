@@ -1,23 +1,24 @@
-"""Numbers about score and place, from plain arrays."""
+"""Measures of the agreement between score and localisation, on plain arrays."""
 
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .matching import Matched
+from .matching import MATCH_IOU, Matched
 
 RECALLS = np.linspace(0, 1, 101)
+NAN = float('nan')
 
 
 class Binned(NamedTuple):
-    """Mean and spread of y for x in bins; B bins.
+    """Mean and spread of y for x in bins (B bins).
 
     Attributes:
         centers: (B,) middle of each bin.
-        mean: (B,) mean of y; NaN in an empty bin.
-        std: (B,) standard deviation of y (of the population, not the sample).
-        weight: (B,) how many x fell into the bin.
+        mean: (B,) mean of y, NaN in an empty bin.
+        std: (B,) standard deviation of y (of the population, not of a sample).
+        weight: (B,) total weight in the bin.
     """
 
     centers: NDArray
@@ -29,97 +30,98 @@ class Binned(NamedTuple):
 def binned(
     x: NDArray, y: NDArray, weight: Optional[NDArray] = None, num_bins: int = 20
 ) -> Binned:
-    """Mean and standard deviation of y over equal bins of x in 0…1.
+    """Compute the mean and standard deviation of y over equal bins of x.
 
     Args:
-        x: (N,) in 0…1; 1 belongs to the last bin.
+        x: (N,) in 0…1.
         y: (N,).
-        weight: (N,); how many each stands for. Default: one.
+        weight: (N,), the number of values that each stands for; default: one.
         num_bins: Number of bins.
     """
     weight = np.ones(len(x)) if weight is None else weight.astype(np.float64)
-    which = bin_index(x, num_bins)
-    total = np.bincount(which, weight, num_bins)
+    index = bin_index(x, num_bins)
+    total = np.bincount(index, weight, num_bins)
     with np.errstate(invalid='ignore', divide='ignore'):
-        mean = np.bincount(which, weight * y, num_bins) / total
-        # Two passes: a difference of large sums would lose small spreads.
-        square = np.bincount(which, weight * (y - mean[which]) ** 2, num_bins)
+        mean = np.bincount(index, weight * y, num_bins) / total
+        # Two passes: the difference of large sums would lose a small spread.
+        square = np.bincount(index, weight * (y - mean[index]) ** 2, num_bins)
         std = np.sqrt(square / total)
-    centers = (np.arange(num_bins) + 0.5) / num_bins
-    return Binned(centers, mean, std, total)
+    return Binned((np.arange(num_bins) + 0.5) / num_bins, mean, std, total)
 
 
 def bin_index(x: NDArray, num_bins: int) -> NDArray:
-    """Bin of each x in 0…1; on an edge, the upper one (1.0: the last)."""
-    # A hair up: 0.6 in single precision belongs into the bin that begins there.
-    index = np.floor(np.asarray(x, dtype=np.float64) * num_bins + 1e-5)
+    """Return the bin of each x in 0…1; on an edge the upper one, and for 1 the last."""
+    # A millionth up: an IoU of 0.6, computed in single precision, is often less.
+    index = np.floor((np.asarray(x, dtype=np.float64) + 1e-6) * num_bins)
     return np.clip(index.astype(np.int64), 0, num_bins - 1)
 
 
+def nanmean(values: Any) -> float:
+    """Return the mean of the values of an array that are not NaN, else NaN."""
+    array = np.asarray(values, dtype=np.float64)
+    known = array[~np.isnan(array)]
+    return float(known.mean()) if len(known) else NAN
+
+
 def spearman(x: NDArray, y: NDArray) -> float:
-    """Rank correlation; NaN for fewer than two or constant values."""
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float('nan')
-    from scipy.stats import rankdata  # slow to import, and seldom needed
+    """Return Spearman's rank correlation of x (N,) and y (N,).
 
-    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+    Returns:
+        The correlation, or NaN for fewer than two values or constant ones.
 
-
-class Reliability(NamedTuple):
-    """Reliability diagram; B bins of the score.
-
-    Attributes:
-        score: (B,) mean score of the detections in the bin; NaN if empty.
-        precision: (B,) share of them that are right at IoU 0.5.
-        quality: (B,) mean of the IoU, counting 0 for the wrong ones.
-        count: (B,) detections in the bin.
+    Raises:
+        ImportError: If scipy is missing.
     """
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return NAN
+    try:
+        from scipy.stats import spearmanr  # slow to import, and seldom needed
+    except ImportError as error:
+        raise ImportError(
+            "rank correlation needs scipy: pip install 'mmdet_consistent[analysis]'"
+        ) from error
+    return float(spearmanr(x, y)[0])
 
-    score: NDArray
-    precision: NDArray
-    quality: NDArray
-    count: NDArray
 
+def reliability(matched: Matched, num_bins: int = 10) -> tuple[Binned, Binned, Binned]:
+    """Compute the reliability diagram of detections, over bins of the score.
 
-def reliability(matched: Matched, num_bins: int = 10) -> Reliability:
-    """What a score promises, and what it keeps."""
-    keep = ~matched.ignored
-    score = matched.score[keep]
-    right = binned(score, matched.found[keep].astype(float), num_bins=num_bins)
-    quality = binned(score, matched.found_iou[keep], num_bins=num_bins)
-    promised = binned(score, score, num_bins=num_bins)
-    return Reliability(promised.mean, right.mean, quality.mean, right.weight)
+    Returns:
+        Score, precision at IoU 0.5, and IoU (counting 0 for false positives) by score.
+    """
+    kept = matched.where(~matched.ignored)
+    score, precision, quality = (
+        binned(kept.score, y, num_bins=num_bins)
+        for y in (kept.score, kept.found, kept.found_iou)
+    )
+    return score, precision, quality
 
 
 def laece(matched: Matched, num_bins: int = 25) -> float:
-    """Localisation-aware expected calibration error (Oksuz et al., CVPR 2023).
+    """Compute the localisation-aware expected calibration error (0 is best).
 
-    For each class the mean over the detections of |score − precision · IoU| by
-    bins of the score, where IoU is the mean over the right ones (IoU ≥ 0.5);
-    then the mean over the classes that have detections. 0 is best.
+    Per class, the mean of |score - precision · IoU| over bins of the score, weighted
+    by their detections, where IoU is the mean over true positives (IoU ≥ 0.5); then
+    the mean over the classes that have detections (Oksuz et al., CVPR 2023).
     """
     errors = []
     for label in np.unique(matched.label[~matched.ignored]):
-        keep = (matched.label == label) & ~matched.ignored
-        score = matched.score[keep]
-        promised = binned(score, score, num_bins=num_bins)
-        # precision · mean IoU of the right ones = mean IoU with 0 for the wrong.
-        kept = binned(score, matched.found_iou[keep], num_bins=num_bins)
-        gap = np.abs(promised.mean - kept.mean)
-        full = promised.weight > 0
-        errors.append((gap[full] * promised.weight[full]).sum() / len(score))
-    return float(np.mean(errors)) if errors else float('nan')
+        # Precision · IoU of true positives is the IoU with 0 for false positives.
+        score, _, quality = reliability(matched.of_class(label), num_bins)
+        gap = np.abs(score.mean - quality.mean)
+        errors.append(np.nansum(gap * score.weight) / score.weight.sum())
+    return nanmean(errors)
 
 
 class Lrp(NamedTuple):
-    """Optimal localisation-recall-precision error; 0 is best, 1 worst.
+    """Optimal localisation-recall-precision error (0 is best, 1 is worst).
 
     Attributes:
         lrp: The error at the best score threshold.
-        localisation: Mean of 1 − IoU of the right ones there.
-        false_positive: 1 − precision there.
-        false_negative: 1 − recall there.
-        threshold: That score threshold.
+        localisation: Mean of 1 - IoU over the true positives at that threshold.
+        false_positive: 1 - precision at that threshold.
+        false_negative: 1 - recall at that threshold.
+        threshold: The score threshold.
     """
 
     lrp: float
@@ -129,32 +131,32 @@ class Lrp(NamedTuple):
     threshold: float
 
 
-def optimal_lrp(
-    score: NDArray, found: NDArray, iou: NDArray, num_objects: int, tau: float = 0.5
-) -> Lrp:
-    """The oLRP of one class (Oksuz et al., ECCV 2018; TPAMI 2021).
+def optimal_lrp(score: NDArray, found: NDArray, iou: NDArray, num_objects: int) -> Lrp:
+    """Compute the oLRP of one class (Oksuz et al., ECCV 2018; TPAMI 2021).
 
-    LRP(s) = (Σ over right ones of (1 − IoU)/(1 − τ) + FP + FN) / (TP + FP + FN),
-    for the detections with a score of at least s; the least over all s.
+    It is the least of LRP(s) over all score thresholds s, where, with τ = 0.5,
+    LRP(s) = (Σ over true positives of (1 - IoU) / (1 - τ) + FP + FN) / (TP + FP + FN).
 
     Args:
         score: (D,) scores of the class's detections.
-        found: (D,) bool, right at IoU τ.
-        iou: (D,) IoU with what was found.
-        num_objects: Objects of the class.
-        tau: τ.
+        found: (D,) bool, true positive at IoU τ.
+        iou: (D,) IoU with the object found.
+        num_objects: Number of objects of the class.
+
+    Returns:
+        The error and its parts, all NaN for a class without objects.
     """
-    nothing = Lrp(1.0, float('nan'), float('nan'), 1.0, float('nan'))
+    nothing = Lrp(1.0, NAN, NAN, 1.0, NAN)
     if num_objects == 0:
-        return Lrp(*[float('nan')] * 5)
+        return Lrp(NAN, NAN, NAN, NAN, NAN)
     if not found.any():
         return nothing
     order = np.argsort(-score, kind='stable')
     score, found, iou = score[order], found[order], iou[order]
-    right = np.cumsum(found)
-    wrong = np.cumsum(~found)
+    right, wrong = np.cumsum(found), np.cumsum(~found)
     inexact = np.cumsum(np.where(found, 1 - iou, 0))
-    error = (inexact / (1 - tau) + wrong + num_objects - right) / (num_objects + wrong)
+    missed = num_objects - right
+    error = (inexact / (1 - MATCH_IOU) + wrong + missed) / (num_objects + wrong)
     # A threshold keeps or drops equal scores together.
     last = np.append(score[1:] != score[:-1], True)
     best = int(np.where(last, error, np.inf).argmin())
@@ -164,44 +166,35 @@ def optimal_lrp(
         float(error[best]),
         float(inexact[best] / right[best]),
         float(wrong[best] / (right[best] + wrong[best])),
-        float(1 - right[best] / num_objects),
+        float(missed[best] / num_objects),
         float(score[best]),
     )
 
 
 def lrp_by_class(matched: Matched) -> list[Lrp]:
-    """The oLRP of each class, in the classes' order."""
+    """Return the oLRP of each class, in the order of the classes."""
     rows = []
-    for label, num_objects in enumerate(matched.num_objects):
-        mine = (matched.label == label) & ~matched.ignored
-        rows.append(
-            optimal_lrp(
-                matched.score[mine],
-                matched.found[mine],
-                matched.found_iou[mine],
-                int(num_objects),
-            )
-        )
+    for label, num_objects in enumerate(matched.num_objects.tolist()):
+        own = matched.of_class(label)
+        rows.append(optimal_lrp(own.score, own.found, own.found_iou, num_objects))
     return rows
 
 
 def average_precision(score: NDArray, right: NDArray, num_objects: int) -> float:
-    """COCO's AP: precision made monotone, read at 101 recalls.
+    """Compute COCO's AP: monotone precision, read at 101 recalls.
 
     Args:
         score: (D,).
-        right: (D,) bool.
-        num_objects: How many there are to be found.
+        right: (D,) bool, true positive.
+        num_objects: Number of objects to be found.
 
     Returns:
-        AP in 0…1; NaN where there is nothing to be found.
+        AP in 0…1, NaN without objects.
     """
     if num_objects == 0:
-        return float('nan')
-    order = np.argsort(-score, kind='stable')
-    hits = np.cumsum(right[order])
+        return NAN
+    hits = np.cumsum(right[np.argsort(-score, kind='stable')])
     precision = hits / np.arange(1, len(hits) + 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     at = np.searchsorted(hits / num_objects, RECALLS, side='left')
-    inside = at < len(precision)
-    return float(precision[at[inside]].sum() / len(RECALLS))
+    return float(precision[at[at < len(precision)]].sum() / len(RECALLS))

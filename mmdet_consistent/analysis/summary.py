@@ -1,197 +1,238 @@
-"""All numbers of one detector, from its tables."""
+"""The results of one detector, computed from its tables."""
 
-from typing import Any, NamedTuple, Optional
+from functools import cached_property
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import coco_eval, measures
-from .collect import COUNT_BINS, Table
-from .ground_truth import GroundTruth
+from .annotations import AnnotatedSet
+from .coco_eval import CocoResult
+from .collect import COUNT_BINS
+from .columns import Table
 from .matching import Matched, match_detections
+from .measures import Binned, nanmean
 from .shards import ShardStore
 from .tide import Tide, error_shares
 
-REPORT_BINS = 20
-
 
 class Model(NamedTuple):
-    """What was collected of one detector; tables are as in :mod:`collect`.
+    """Name and tables of one detector; see :mod:`collect`.
 
-    ``oracle``, ``anchors``, ``objects`` and ``counts`` are empty where only
-    detections are there.
+    All tables but ``detections`` are empty if only the detections are known.
+    ``counts`` is (stages, ``COUNT_BINS``), summed over the images.
     """
 
     name: str
-    image_ids: list
+    image_ids: list[int]
     detections: Table
-    oracle: Table
-    anchors: Table
-    objects: Table
-    counts: NDArray  # (stages, COUNT_BINS), summed over the images
+    oracle: Table = {}
+    anchors: Table = {}
+    objects: Table = {}
+    counts: NDArray = np.zeros((0, COUNT_BINS))
 
     @classmethod
     def from_store(cls, name: str, store: ShardStore) -> 'Model':
-        """Read a finished collection."""
+        """Read a complete collection."""
+        names = ('detections', 'oracle', 'anchors', 'objects')
+        tables: dict[str, Any] = {table: store.load(table) for table in names}
         counts = store.load('counts')
-        return cls(
-            name,
-            store.image_ids(),
-            store.load('detections'),
-            store.load('oracle'),
-            store.load('anchors'),
-            store.load('objects'),
-            counts['anchors'].sum(axis=0) if counts else np.zeros((0, COUNT_BINS)),
-        )
-
-    @classmethod
-    def from_detections(cls, name: str, detections: Table, image_ids: list) -> 'Model':
-        """A model of which only the detections are known."""
-        counts = np.zeros((0, COUNT_BINS))
-        return cls(name, image_ids, detections, {}, {}, {}, counts)
+        if counts:
+            tables['counts'] = counts['anchors'].sum(axis=0)
+        return cls(name, store.image_ids(), **tables)
 
     @property
     def num_stages(self) -> int:
-        """Boxes of an anchor: prior, after the first regression, …; 0 unknown."""
+        """Number of boxes per anchor (prior, after the first regression, …), or 0."""
         return len(self.counts)
 
 
-class Summary(NamedTuple):
-    """The numbers of one detector."""
+class Summary:
+    """The results of one detector, each computed when first used.
 
-    model: Model
-    coco: coco_eval.CocoResult
-    matched: Matched
-    tide: Tide
-    lrp: list[measures.Lrp]
-    calibration: measures.Reliability
-    score_of_iou: measures.Binned
-    iou_of_iou: list[measures.Binned]
-    oracles: dict[str, float]
-    scalars: dict[str, Optional[float]]
+    Args:
+        model: The detector's tables.
+        truth: The annotations.
+    """
 
+    def __init__(self, model: Model, truth: AnnotatedSet) -> None:
+        self.model = model
+        self.truth = truth
 
-def summarize(model: Model, truth: GroundTruth) -> Summary:
-    """Work out everything that is shown of a detector."""
-    ids, detections = model.image_ids, model.detections
-    coco = coco_eval.evaluate(detections, truth, ids)
-    matched = match_detections(detections, truth, ids)
-    tide = error_shares(detections, truth, ids)
-    lrp = measures.lrp_by_class(matched)
-    oracles = oracle_gaps(model, truth, coco, matched)
-    return Summary(
-        model,
-        coco,
-        matched,
-        tide,
-        lrp,
-        measures.reliability(matched),
-        score_against_iou(model, matched),
-        stage_against_stage(model.anchors),
-        oracles,
-        scalars(model, coco, matched, lrp, oracles),
-    )
+    def evaluate(self, detections: Table) -> CocoResult:
+        """Evaluate other detections over the detector's images."""
+        return coco_eval.evaluate(detections, self.truth, self.model.image_ids)
 
+    @cached_property
+    def coco(self) -> CocoResult:
+        """COCO evaluation."""
+        return self.evaluate(self.model.detections)
 
-def score_against_iou(model: Model, matched: Matched) -> measures.Binned:
-    """Figure 5a/b: score of anchors, or else of detections, by their IoU."""
-    if not model.anchors:
-        return measures.binned(matched.iou, matched.score, num_bins=REPORT_BINS)
-    last = model.num_stages - 1
-    anchors = model.anchors
-    return measures.binned(
-        anchors[f'iou_{last}'], anchors['score'], anchors['weight'], REPORT_BINS
-    )
+    @cached_property
+    def matched(self) -> Matched:
+        """Detections matched to objects."""
+        model = self.model
+        return match_detections(model.detections, self.truth, model.image_ids)
 
+    @cached_property
+    def tide(self) -> Tide:
+        """TIDE's error shares."""
+        return error_shares(self.model.detections, self.truth, self.model.image_ids)
 
-def stage_against_stage(anchors: Table) -> list[measures.Binned]:
-    """Figure 5c/d: IoU after each regression by the IoU before it."""
-    steps = []
-    while f'iou_{len(steps) + 1}' in anchors:
-        before, after = f'iou_{len(steps)}', f'iou_{len(steps) + 1}'
-        steps.append(
-            measures.binned(
-                anchors[before], anchors[after], anchors['weight'], REPORT_BINS
-            )
-        )
-    return steps
+    @cached_property
+    def lrp(self) -> list[measures.Lrp]:
+        """Optimal LRP error of each class."""
+        return measures.lrp_by_class(self.matched)
 
+    @cached_property
+    def calibration(self) -> tuple[Binned, Binned, Binned]:
+        """Score, precision and IoU by score; see :func:`measures.reliability`."""
+        return measures.reliability(self.matched)
 
-def oracle_gaps(
-    model: Model, truth: GroundTruth, coco: coco_eval.CocoResult, matched: Matched
-) -> dict[str, float]:
-    """AP as it is, and as it would be if one thing were perfect."""
-    ids, detections = model.image_ids, model.detections
-    gaps = {'as it is': coco.mean()}
-    ranked = coco_eval.with_iou_as_score(detections, matched.iou)
-    gaps['ranked by true IoU after NMS'] = coco_eval.evaluate(ranked, truth, ids).mean()
-    if model.oracle:
-        best = coco_eval.evaluate(model.oracle, truth, ids).mean()
-        gaps['ranked by true IoU before NMS'] = best
-    moved = coco_eval.with_perfect_boxes(detections, truth)
-    gaps['perfect boxes'] = coco_eval.evaluate(moved, truth, ids).mean()
-    return gaps
+    @cached_property
+    def score_of_iou(self) -> Binned:
+        """Score of anchors, or else of detections, by their IoU (Figure 5a, b)."""
+        anchors = self.model.anchors
+        if not anchors:
+            return measures.binned(self.matched.iou, self.matched.score)
+        last = anchors[f'iou_{self.model.num_stages - 1}']
+        return measures.binned(last, anchors['score'], anchors['weight'])
+
+    @cached_property
+    def iou_of_iou(self) -> list[Binned]:
+        """IoU of anchors after each regression by that before (Figure 5c, d)."""
+        anchors = self.model.anchors
+        ious = [anchors[f'iou_{stage}'] for stage in range(self.model.num_stages)]
+        return [
+            measures.binned(before, after, anchors['weight'])
+            for before, after in zip(ious, ious[1:])
+        ]
+
+    @cached_property
+    def oracles(self) -> dict[str, float]:
+        """AP as it is, and what it would be if one thing were perfect."""
+        detections = self.model.detections
+        aps = {'as it is': self.coco.mean()}
+        ranked = {**detections, 'score': self.matched.iou.astype(np.float32)}
+        aps['ranked by true IoU after NMS'] = self.evaluate(ranked).mean()
+        if self.model.oracle:
+            before = self.evaluate(self.model.oracle).mean()
+            aps['ranked by true IoU before NMS'] = before
+        moved = coco_eval.with_perfect_boxes(detections, self.truth)
+        aps['perfect boxes'] = self.evaluate(moved).mean()
+        return aps
+
+    @cached_property
+    def scalars(self) -> dict[str, float]:
+        """Single numbers by name, in the order in which they are shown."""
+        values = {name: scalar.value(self) for name, scalar in SCALARS.items()}
+        if not self.model.num_stages:
+            return values
+        for stage, number in enumerate(positives(self.model.counts, 0.5)):
+            name = f'anchors at IoU >= 0.5 per image, {stage_name(stage)}'
+            values[name] = float(number) / max(len(self.model.image_ids), 1)
+        more = {name: scalar.value(self) for name, scalar in ANCHOR_SCALARS.items()}
+        return {**values, **more}
 
 
 def positives(counts: NDArray, threshold: float) -> NDArray:
-    """Anchors with an IoU of at least the threshold, after each stage."""
+    """Count the anchors with an IoU of at least the threshold, per stage."""
     return counts[:, round(threshold * COUNT_BINS) :].sum(axis=1)
 
 
-def scalars(
-    model: Model,
-    coco: coco_eval.CocoResult,
-    matched: Matched,
-    lrp: list[measures.Lrp],
-    oracles: dict[str, float],
-) -> dict[str, Any]:
-    """Single numbers by name, in the order in which they are shown."""
-    good = matched.iou >= 0.5
-    values: dict[str, Any] = dict(
-        AP=coco.mean(),
-        AP50=coco.mean(0.5),
-        AP75=coco.mean(0.75),
-        AP90=coco.mean(0.9),
-        APs=coco.mean(size='small'),
-        APm=coco.mean(size='medium'),
-        APl=coco.mean(size='large'),
-    )
-    values['rank correlation, IoU >= 0.5'] = measures.spearman(
-        matched.score[good], matched.iou[good]
-    )
-    values['rank correlation, all'] = measures.spearman(matched.score, matched.iou)
-    values['LaECE'] = measures.laece(matched)
-    for name in ('lrp', 'localisation', 'false_positive', 'false_negative'):
-        column = np.array([getattr(row, name) for row in lrp])
-        values[f'oLRP {name}'.replace('_', ' ').replace(' lrp', '')] = (
-            coco_eval.nanmean(column)
-        )
-    if model.num_stages:
-        num_images = max(len(model.image_ids), 1)
-        for stage, number in enumerate(positives(model.counts, 0.5)):
-            name = f'anchors at IoU >= 0.5 an image, {stage_name(stage)}'
-            values[name] = float(number) / num_images
-        values['anchors that change object'] = changed_object(model.anchors)
-        loss = model.objects['loss']
-        seen = ~np.isnan(loss)
-        values['objects losing IoU >= 0.1 to ranking'] = (
-            float((loss[seen] >= 0.1).mean()) if seen.any() else float('nan')
-        )
-    return values
-
-
 def stage_name(stage: int) -> str:
-    """What the boxes of a stage are called."""
-    if stage == 0:
-        return 'prior'
-    return 'refined' if stage == 1 else f'refined {stage} times'
+    """Return the name of a stage's boxes."""
+    return {0: 'prior', 1: 'refined'}.get(stage, f'refined {stage} times')
 
 
 def changed_object(anchors: Table) -> float:
-    """Share of the anchors at IoU >= 0.5 that end nearest to another object."""
+    """Return the share of anchors at IoU >= 0.5 that end nearest to another object."""
     last = max(int(name[4:]) for name in anchors if name.startswith('iou_'))
     near = anchors['iou_0'] >= 0.5
     if not near.any():
-        return float('nan')
+        return measures.NAN
     moved = anchors['gt_0'][near] != anchors[f'gt_{last}'][near]
     return float(np.average(moved, weights=anchors['weight'][near]))
+
+
+def rank_correlation(matched: Matched, min_iou: float = 0.0) -> float:
+    """Return the rank correlation of score and IoU among detections on an object."""
+    keep = matched.iou >= min_iou
+    return measures.spearman(matched.score[keep], matched.iou[keep])
+
+
+def losing_objects(objects: Table) -> float:
+    """Return the share of objects that lose an IoU of 0.1 or more to ranking."""
+    loss = objects['loss'][~np.isnan(objects['loss'])]
+    return nanmean(loss >= 0.1)
+
+
+class Scalar(NamedTuple):
+    """A single number: how it is computed, and how it is shown.
+
+    Attributes:
+        value: Function that computes it.
+        words: Explanation.
+        good: ``high``, ``low`` or empty.
+        factor: Factor by which it is multiplied when shown.
+        digits: Decimals shown.
+    """
+
+    value: Callable[[Summary], float]
+    words: str
+    good: str = 'high'
+    factor: float = 100
+    digits: int = 1
+
+
+def _lrp(part: str) -> Callable[[Summary], float]:
+    return lambda summary: nanmean([getattr(lrp, part) for lrp in summary.lrp])
+
+
+SCALARS = {
+    'AP': Scalar(lambda s: s.coco.mean(), 'COCO, IoU 0.50 to 0.95'),
+    'AP50': Scalar(lambda s: s.coco.mean(0.5), 'at IoU 0.50'),
+    'AP75': Scalar(lambda s: s.coco.mean(0.75), 'at IoU 0.75'),
+    'AP90': Scalar(lambda s: s.coco.mean(0.9), 'at IoU 0.90'),
+    'APs': Scalar(lambda s: s.coco.mean(size='small'), 'small objects'),
+    'APm': Scalar(lambda s: s.coco.mean(size='medium'), 'medium objects'),
+    'APl': Scalar(lambda s: s.coco.mean(size='large'), 'large objects'),
+    'rank correlation, IoU >= 0.5': Scalar(
+        lambda s: rank_correlation(s.matched, 0.5),
+        'Spearman’s, of score and IoU among the detections on an object',
+        factor=1,
+        digits=3,
+    ),
+    'rank correlation, all': Scalar(
+        lambda s: rank_correlation(s.matched), 'among all detections', 'high', 1, 3
+    ),
+    'LaECE': Scalar(
+        lambda s: measures.laece(s.matched),
+        'localisation-aware calibration error, per cent',
+        'low',
+    ),
+    'oLRP': Scalar(_lrp('lrp'), 'optimal localisation-recall-precision error', 'low'),
+    'oLRP localisation': Scalar(
+        _lrp('localisation'), '1 − IoU of true positives at its threshold', 'low'
+    ),
+    'oLRP false positive': Scalar(
+        _lrp('false_positive'), '1 − precision at its threshold', 'low'
+    ),
+    'oLRP false negative': Scalar(
+        _lrp('false_negative'), '1 − recall at its threshold', 'low'
+    ),
+}
+ANCHOR_SCALARS = {
+    'anchors that change object': Scalar(
+        lambda s: changed_object(s.model.anchors),
+        'per cent of those at IoU 0.5 or more with an object',
+        'low',
+        digits=2,
+    ),
+    'objects losing IoU >= 0.1 to ranking': Scalar(
+        lambda s: losing_objects(s.model.objects),
+        'per cent whose best box NMS suppresses in favour of a worse one',
+        'low',
+    ),
+}

@@ -1,31 +1,33 @@
-"""Where the AP goes: the error shares of TIDE (Bolya et al., ECCV 2020).
+"""Share of each kind of error in the lost AP: TIDE (Bolya et al., ECCV 2020).
 
-The rules are those of ``tidecv`` 1.0.1, and the tests compare with it where it
-is installed. It isn't used itself because it has had no release since 2020 and
-pulls in opencv-python, which displaces the headless build that mmdet runs with
-here, besides pandas and seaborn. AP is read at COCO's 101 recalls; tidecv's differ
-from them in the last bit, which can move an AP by a tenth of a point.
+Follows the rules of ``tidecv`` 1.0.1, with which the tests compare it where that is
+installed. The package itself is not used: it has had no release since 2020, and it
+depends on pandas, seaborn and opencv-python, which displaces the headless build. AP
+is read at COCO's 101 recalls. tidecv's differ from them in the last bit, which can
+change an AP by a tenth of a point.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .collect import Table
-from .ground_truth import GroundTruth
-from .matching import MAX_DETECTIONS, boxes_of, by_image, greedy_match, pairwise_iou
-from .measures import average_precision
+from .annotations import AnnotatedSet, ImageObjects
+from .columns import Table, boxes_of, concatenate, rows_by_image
+from .matching import MATCH_IOU, MAX_DETECTIONS, greedy_match, pairwise_iou
+from .measures import average_precision, nanmean
 
-# The order in which an error is looked for; the names are TIDE's.
+BACKGROUND_IOU = 0.1  # a detection below this IoU is on no object
+# In the order in which a detection is tested for them; the names are TIDE's.
 ERRORS = ('Cls', 'Loc', 'Both', 'Dupe', 'Bkg', 'Miss')
 MEANING = {
-    'Cls': 'right place, wrong class',
-    'Loc': 'right class, place not good enough (IoU 0.1 to 0.5)',
-    'Both': 'wrong class and inexact place',
-    'Dupe': 'the object was found already',
-    'Bkg': 'nothing there',
-    'Miss': 'object not found, and no detection that could be mended',
+    'Cls': 'wrong class, box good enough',
+    'Loc': 'right class, box inexact (IoU 0.1 to 0.5)',
+    'Both': 'wrong class and inexact box',
+    'Dupe': 'duplicate of an object found already',
+    'Bkg': 'on background',
+    'Miss': 'object not found, and no detection whose correction would find it',
 }
 
 
@@ -34,153 +36,127 @@ class Tide(NamedTuple):
 
     Attributes:
         ap50: AP at IoU 0.5, in 0…1.
-        gain: What AP50 would gain were that error alone mended, by name.
-        count: How many errors of the kind there are, by name.
+        gains: Increase of AP50 if only that kind of error were corrected, by name.
+        counts: Number of errors of that kind, by name.
     """
 
     ap50: float
-    gain: dict[str, float]
-    count: dict[str, int]
+    gains: dict[str, float]
+    counts: dict[str, int]
 
 
-class _Ledger:
-    """All detections of a split with what each one is, and what would mend it."""
-
-    def __init__(self) -> None:
-        self.kind: list[str] = []  # 'TP', '' (ignored) or an error's name
-        self.label: list[int] = []
-        self.score: list[float] = []
-        self.target: list[int] = []  # object that mending would find, or -1
-        self.ignored: list[bool] = []
-        self.target_label: list[int] = []
-        self.missed: list[int] = []  # label of each missed object
-        self.num_objects: list[int] = []
-
-
-def error_shares(
-    detections: Table,
-    truth: GroundTruth,
-    image_ids: list,
-    foreground: float = 0.5,
-    background: float = 0.1,
-) -> Tide:
-    """Sort every wrong detection and missed object into TIDE's six kinds."""
-    ledger = _Ledger()
-    rows_of = by_image(detections)
-    counts = np.zeros(len(truth.classes), dtype=np.int64)
+def error_shares(detections: Table, truth: AnnotatedSet, image_ids: Sequence) -> Tide:
+    """Sort wrong detections and missed objects into TIDE's kinds of errors."""
+    verdicts: list[Table] = []
+    missed: list[int] = []  # class of each missed object
+    num_objects = 0
+    rows_of = rows_by_image(detections)
     for image_id in image_ids:
         objects = truth.of_image(image_id)
-        np.add.at(counts, objects.labels[~objects.crowd], 1)
         rows = rows_of.get(image_id, np.zeros(0, dtype=np.int64))[:MAX_DETECTIONS]
-        _sort_image(
-            ledger,
-            boxes_of(detections, rows),
-            detections['label'][rows],
-            detections['score'][rows],
-            objects,
-            (foreground, background),
-        )
-    return _gains(ledger, counts)
+        found = {name: column[rows] for name, column in detections.items()}
+        judged, lost = _judge_image(found, objects, num_objects)
+        verdicts.append(judged)
+        missed += lost
+        num_objects += len(objects.labels)
+    return _gains(concatenate(verdicts), missed, truth.num_objects(image_ids))
 
 
-def _sort_image(ledger, boxes, labels, scores, objects, limits) -> None:
-    """Enter one image's detections (by falling score) into the ledger."""
-    foreground, background = limits
-    plain = ~objects.crowd
-    gt_labels = objects.labels[plain]
-    first_id = len(ledger.num_objects)
-    ledger.num_objects.extend(gt_labels.tolist())
-    iou = pairwise_iou(boxes, objects.boxes[plain])
-    same = labels[:, None] == gt_labels[None]
-    match = greedy_match(np.where(same, iou, 0), foreground)
-    used = np.zeros(len(gt_labels), dtype=bool)
-    used[match[match >= 0]] = True
-    usable = np.zeros(len(gt_labels), dtype=bool)
+def _judge_image(
+    found: Table, objects: ImageObjects, first: int
+) -> tuple[Table, list[int]]:
+    """Judge the detections of an image (by falling score).
 
-    ignored = np.zeros(len(boxes), dtype=bool)
-    for box, label in zip(objects.boxes[~plain], objects.labels[~plain]):
-        inside = pairwise_iou(boxes, box[None], crowd=True)[:, 0] > foreground
-        ignored |= inside & (labels == label) & (match < 0)
+    Returns:
+        For each detection its error (or TP), class, score, whether it is ignored, and
+        number and class of the object that a correction would find (or -1), where the
+        image's objects are numbered from ``first``; the classes of missed objects.
+    """
+    plain, crowds = objects.where(~objects.crowd), objects.where(objects.crowd)
+    boxes, label = boxes_of(found), found['label']
+    iou = pairwise_iou(boxes, plain.boxes)
+    same = label[:, None] == plain.labels[None]
+    match = greedy_match(np.where(same, iou, 0))
+    numbers = np.arange(len(plain.labels))
+    used = np.isin(numbers, match)
+    inside = pairwise_iou(boxes, crowds.boxes, crowd=True) > MATCH_IOU
+    inside &= label[:, None] == crowds.labels[None]
+    pairs = [
+        ('TP', -1) if match[row] >= 0 else _kind(iou[row], same[row], used)
+        for row in range(len(label))
+    ]
+    # An object that is found already would become a duplicate.
+    target = np.array([-1 if t >= 0 and used[t] else t for _, t in pairs], np.int64)
+    table = dict(
+        kind=np.array([kind for kind, _ in pairs], dtype=object),
+        label=label,
+        score=found['score'],
+        ignored=inside.any(axis=1) & (match < 0),
+        target=np.where(target >= 0, first + target, -1),
+        target_label=np.append(plain.labels, -1)[target],
+    )
+    return table, plain.labels[~used & ~np.isin(numbers, target)].tolist()
 
-    for row in range(len(boxes)):
-        kind, target = 'TP', -1
-        if match[row] < 0:
-            kind, target = _kind(iou[row], same[row], used, foreground, background)
-            if target >= 0 and used[target]:
-                target = -1  # mending would only make a duplicate
-            elif target >= 0:
-                usable[target] = True
-        ledger.kind.append(kind)
-        ledger.label.append(int(labels[row]))
-        ledger.score.append(float(scores[row]))
-        ledger.ignored.append(bool(ignored[row]))
-        ledger.target.append(first_id + target if target >= 0 else -1)
-        ledger.target_label.append(int(gt_labels[target]) if target >= 0 else -1)
-    ledger.missed.extend(gt_labels[~used & ~usable].tolist())
 
-
-def _kind(iou, same, used, foreground, background) -> tuple[str, int]:
-    """What is wrong with a detection, and the object it was meant for (or -1)."""
+def _kind(iou: NDArray, same: NDArray, used: NDArray) -> tuple[str, int]:
+    """Name the error of a detection, and the object it was meant for (or -1)."""
     if len(iou) == 0:
         return 'Bkg', -1
-    own = np.where(same, iou, 0)
-    if background <= own.max() <= foreground:
+    own, other = np.where(same, iou, 0), np.where(same, 0, iou)
+    if BACKGROUND_IOU <= own.max() <= MATCH_IOU:
         return 'Loc', int(own.argmax())
-    other = np.where(same, 0, iou)
-    if other.max() >= foreground:
+    if other.max() >= MATCH_IOU:
         return 'Cls', int(other.argmax())
-    if np.where(used, own, 0).max() >= foreground:
+    if np.where(used, own, 0).max() >= MATCH_IOU:
         return 'Dupe', -1
-    if iou.max() <= background:
-        return 'Bkg', -1
-    return 'Both', -1
+    return ('Bkg' if iou.max() <= BACKGROUND_IOU else 'Both'), -1
 
 
-def _gains(ledger: _Ledger, counts: NDArray) -> Tide:
-    kind = np.array(ledger.kind, dtype=object)
-    label = np.array(ledger.label, dtype=np.int64)
-    score = np.array(ledger.score)
-    ignored = np.array(ledger.ignored, dtype=bool)
-    target = np.array(ledger.target, dtype=np.int64)
-    target_label = np.array(ledger.target_label, dtype=np.int64)
+def _gains(verdicts: Table, missed: list[int], num_objects: NDArray) -> Tide:
+    """Correct each kind of error alone, and compare the APs."""
+    label, score, target = (verdicts[n] for n in ('label', 'score', 'target'))
+    kind, kept = verdicts['kind'], ~verdicts['ignored']
     right = kind == 'TP'
-    base = _mean_ap(label, score, right, ~ignored, counts)
-    # Several errors may mean the same object: only the best score is mended,
-    # the others go. Of equal scores the first.
+    base = _mean_ap(label, score, right, kept, num_objects)
+    # Of the errors that mean the same object only the one with the best score (of
+    # equal scores the first) is corrected; the others are removed.
     order = np.argsort(-score, kind='stable')
     order = order[target[order] >= 0]
-    _, best = np.unique(target[order], return_index=True)
-    first = np.zeros(len(kind), dtype=bool)
-    first[order[best]] = True
-    gain, number = {}, {}
-    for name in ERRORS:
-        mine = kind == name
-        if name == 'Miss':
-            number[name] = len(ledger.missed)
-            fewer = counts - np.bincount(
-                np.array(ledger.missed, dtype=np.int64), minlength=len(counts)
-            )
-            after = _mean_ap(label, score, right, ~ignored, counts, fewer)
-        else:
-            number[name] = int(mine.sum())
-            mended = mine & first
-            keep = (~ignored & ~mine) | mended
-            labels = np.where(mended, target_label, label)
-            after = _mean_ap(labels, score, right | mended, keep, counts)
-        gain[name] = max(after - base, 0.0)
-    return Tide(base, gain, number)
+    best = np.zeros(len(kind), dtype=bool)
+    best[order[np.unique(target[order], return_index=True)[1]]] = True
+    gains, counts = {}, {}
+    for name in ERRORS[:-1]:
+        wrong = kind == name
+        counts[name] = int(wrong.sum())
+        mended = wrong & best
+        labels = np.where(mended, verdicts['target_label'], label)
+        keep = (kept & ~wrong) | mended
+        gains[name] = _mean_ap(labels, score, right | mended, keep, num_objects) - base
+    counts['Miss'] = len(missed)
+    fewer = num_objects - np.bincount(
+        np.array(missed, dtype=np.int64), minlength=len(num_objects)
+    )
+    gains['Miss'] = _mean_ap(label, score, right, kept, num_objects, fewer) - base
+    return Tide(base, {n: max(gain, 0.0) for n, gain in gains.items()}, counts)
 
 
-def _mean_ap(label, score, right, keep, counts, fewer=None) -> float:
-    """Mean AP over the classes that have objects (``fewer``: as if so many)."""
-    values = []
-    for index, number in enumerate(counts):
-        mine = keep & (label == index)
-        if number == 0:
-            continue
-        number = int(number if fewer is None else fewer[index])
-        if number > 0:
-            values.append(average_precision(score[mine], right[mine], number))
-        elif mine.any():
-            values.append(0.0)  # nothing to be found, and yet detections
-    return float(np.mean(values)) if values else float('nan')
+def _mean_ap(
+    label: NDArray,
+    score: NDArray,
+    right: NDArray,
+    keep: NDArray,
+    num_objects: NDArray,
+    to_find: Optional[NDArray] = None,
+) -> float:
+    """Return the mean AP over the classes that have objects.
+
+    ``to_find`` (C,) replaces the number of objects in the APs.
+    """
+    aps = []
+    for index in np.flatnonzero(num_objects):
+        number = int((num_objects if to_find is None else to_find)[index])
+        own = keep & (label == index)
+        ap = average_precision(score[own], right[own], number)
+        # With nothing left to find, any detection is wrong.
+        aps.append(0.0 if number == 0 and own.any() else ap)
+    return nanmean(aps)

@@ -68,8 +68,8 @@ class ConsistencyMetric(BaseMetric):
         # Only here: a training that doesn't use the metric shouldn't wait for
         # the analysis to be imported.
         from ..analysis import measures
-        from ..analysis.collect import CORNERS, concatenate
-        from ..analysis.ground_truth import GroundTruth
+        from ..analysis.annotations import AnnotatedSet
+        from ..analysis.columns import concatenate, corner_columns
         from ..analysis.matching import match_detections
 
         num_classes = len(self.dataset_meta['classes'])
@@ -86,7 +86,7 @@ class ConsistencyMetric(BaseMetric):
                     image_id=np.full(len(boxes), image_id),
                     label=result['labels'],
                     score=result['scores'],
-                    **{name: boxes[:, i] for i, name in enumerate(CORNERS)},
+                    **corner_columns(boxes),
                 )
             )
             for kind in ('gt', 'crowd'):
@@ -100,7 +100,7 @@ class ConsistencyMetric(BaseMetric):
                             iscrowd=int(kind == 'crowd'),
                         )
                     )
-        truth = GroundTruth(coco, classes=[str(i) for i in range(num_classes)])
+        truth = AnnotatedSet(coco, classes=[str(i) for i in range(num_classes)])
         matched = match_detections(concatenate(tables), truth, list(truth.images))
         good = matched.iou >= 0.5
         olrp = np.array([row.lrp for row in measures.lrp_by_class(matched)])

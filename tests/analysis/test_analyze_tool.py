@@ -2,13 +2,12 @@ import csv
 import importlib.util
 import json
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
-from browser import Browser, find_browser
-from test_detector import ROOT, save_weights, tiny_config
+
+from tests.support.tiny_detector import ROOT, save_weights, tiny_config
 
 
 @pytest.fixture(scope='module')
@@ -34,7 +33,9 @@ def tool():
         (['--results', 'FILE', '--ann', 'FILE', '--limit', '0'], 'at least 1, got 0'),
     ],
 )
-def test_wrong_arguments_are_named(tool, monkeypatch, capsys, arguments, message):
+def test_parse_args_names_the_wrong_argument(
+    tool, monkeypatch, capsys, arguments, message
+):
     arguments = [__file__ if a == 'FILE' else a for a in arguments]
     monkeypatch.setattr(sys, 'argv', ['analyze.py', '--out', 'x', *arguments])
     with pytest.raises(SystemExit):
@@ -53,24 +54,32 @@ def run(tool, monkeypatch):
     return main
 
 
-@pytest.mark.slow
-def test_two_detectors_and_a_result_file(run, tmp_path):
+@pytest.fixture(scope='module')
+def compared(tmp_path_factory):
+    """Run the program on two detectors and a result file: results and arguments."""
+    folder = tmp_path_factory.mktemp('compared')
     pairs = []
     for name in ('retinanet_bccd', 'con_retinanet_bccd'):
         cfg = tiny_config(name)
-        cfg.dump(tmp_path / f'{name}.py')
-        pairs += [tmp_path / f'{name}.py', tmp_path / f'{name}.pth']
+        cfg.dump(folder / f'{name}.py')
+        pairs += [folder / f'{name}.py', folder / f'{name}.pth']
         save_weights(cfg, pairs[-1])
-    results = tmp_path / 'third.json'
+    results = folder / 'third.json'
     results.write_text(
         '[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}]'
     )
-    out = tmp_path / 'out'
+    out = folder / 'out'
     arguments = (*pairs, '--results', results, '--out', out, '--limit', '4')
     command = [sys.executable, 'tools/analyze.py', *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f'page: {out}/report.html' in done.stdout
+    return out, arguments
+
+
+@pytest.mark.slow
+def test_analyze_compares_two_detectors_and_a_result_file(compared, run, tmp_path):
+    out, arguments = compared
     numbers = json.loads((out / 'summary.json').read_text())
     assert list(numbers) == ['retinanet_bccd', 'con_retinanet_bccd', 'third']
     with open(out / 'tables' / 'ap.csv') as file:
@@ -80,21 +89,22 @@ def test_two_detectors_and_a_result_file(run, tmp_path):
         100 * numbers['con_retinanet_bccd']['AP50'], abs=0.06
     )
     # Its own detections, read back from the file, give the same AP.
-    again = tmp_path / 'again'
     truth = ROOT / 'data/bccd/annotations/test.json'
     written = out / 'data' / 'con_retinanet_bccd' / 'detections.json'
-    run('--results', written, '--ann', truth, '--out', again, '--limit', 4)
-    numbers_again = json.loads((again / 'summary.json').read_text())
-    assert numbers_again['detections']['AP'] == pytest.approx(
+    run('--results', written, '--ann', truth, '--out', tmp_path, '--limit', 4)
+    again = json.loads((tmp_path / 'summary.json').read_text())
+    assert again['detections']['AP'] == pytest.approx(
         numbers['con_retinanet_bccd']['AP'], abs=1e-6
     )
-    if find_browser():
-        with Browser(find_browser()) as browser:
-            browser.open(out / 'report.html')
-            assert browser.errors() == []
-            assert browser.js('document.querySelectorAll("figure").length') > 12
-
     # Another checkpoint under the same name is not mixed in.
-    shutil.copy(pairs[3], pairs[1])
+    config, _, _, checkpoint, *_ = arguments
+    other = ('--names', 'retinanet_bccd', '--out', out, '--limit', 4)
     with pytest.raises(SystemExit, match='was made with other settings'):
-        run(*arguments)
+        run(config, checkpoint, *other)
+
+
+@pytest.mark.slow
+def test_analyze_writes_a_page_that_opens_without_errors(compared, browser):
+    browser.open(compared[0] / 'report.html')
+    assert browser.errors() == []
+    assert browser.js('document.querySelectorAll("figure").length') > 12

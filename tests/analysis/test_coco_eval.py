@@ -4,13 +4,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from cases_for_tests import random_split, table, truth_of
 from mmdet.evaluation import CocoMetric
 
 from mmdet_consistent.analysis import coco_eval
-from mmdet_consistent.analysis.detector import read_results
-from mmdet_consistent.analysis.ground_truth import GroundTruth
-from mmdet_consistent.analysis.output import write_coco_results
+from mmdet_consistent.analysis.annotations import AnnotatedSet
+from mmdet_consistent.analysis.coco_eval import read_results, write_results
+from tests.support.analysis import random_split, table, truth_of
 
 needs_faster = pytest.mark.skipif(
     importlib.util.find_spec('faster_coco_eval') is None,
@@ -20,7 +19,7 @@ needs_faster = pytest.mark.skipif(
 
 @needs_faster
 @pytest.mark.parametrize('seed', range(4))
-def test_both_libraries_agree(seed):
+def test_evaluate_agrees_between_backends(seed):
     detections, truth, image_ids = random_split(seed, crowd_share=0.2)
     slow, fast = (
         coco_eval.evaluate(detections, truth, image_ids[:10], backend)
@@ -31,7 +30,7 @@ def test_both_libraries_agree(seed):
     assert slow.mean() > 0
 
 
-def test_worked_out_by_hand():
+def test_evaluate_equals_aps_computed_by_hand():
     truth = truth_of([(1, 0, 0, 0, 10, 10), (1, 0, 50, 0, 100, 50)])
     detections = table(
         [
@@ -50,22 +49,25 @@ def test_worked_out_by_hand():
     assert np.isnan(result.mean(size='large'))
 
 
-def test_order_of_the_classes_is_the_models():
+def test_evaluate_orders_classes_as_the_detector_does():
     """Category ids may run against the order of the classes."""
     coco = truth_of([(1, 0, 0, 0, 10, 10), (1, 1, 50, 0, 60, 10)], 1, 2).to_coco([1])
-    truth = GroundTruth(coco, classes=['class 1', 'class 0'])
+    truth = AnnotatedSet(coco, classes=['class 1', 'class 0'])
     detections = table([(1, 0, 0.9, 50, 0, 60, 10)])  # label 0 is 'class 1'
     result = coco_eval.evaluate(detections, truth, [1])
     np.testing.assert_allclose(result.ap[0, :, 0], [1, 0])
 
 
-def test_no_detection_is_zero_not_nothing():
+@pytest.mark.parametrize(
+    'backend', ['pycocotools', pytest.param('faster_coco_eval', marks=needs_faster)]
+)
+def test_evaluate_without_detections_gives_zero_where_there_are_objects(backend):
     truth = truth_of([(1, 0, 0, 0, 10, 10)], num_classes=2)
-    result = coco_eval.evaluate(table([]), truth, [1])
+    result = coco_eval.evaluate(table([]), truth, [1], backend)
     np.testing.assert_array_equal(result.ap[0], [[0, 0, np.nan, np.nan], [np.nan] * 4])
 
 
-def test_equals_the_metric_of_mmdet(tmp_path):
+def test_evaluate_equals_mmdets_coco_metric(tmp_path):
     """The very numbers that training logs."""
     detections, truth, image_ids = random_split(3, crowd_share=0.2)
     ann_file = tmp_path / 'truth.json'
@@ -93,7 +95,7 @@ def test_equals_the_metric_of_mmdet(tmp_path):
             )
 
 
-def test_perfect_boxes_and_perfect_ranks():
+def test_oracles_move_boxes_or_replace_scores():
     truth = truth_of([(1, 0, 0, 0, 10, 10), (1, 0, 50, 0, 60, 10)])
     detections = table(
         [
@@ -105,22 +107,22 @@ def test_perfect_boxes_and_perfect_ranks():
     moved = coco_eval.with_perfect_boxes(detections, truth)
     assert moved['y2'].tolist() == [10, 0.5, 10]
     assert moved['score'].tolist() == detections['score'].tolist()
-    ranked = coco_eval.with_iou_as_score(detections, np.array([0.6, 0.05, 0.99]))
+    ranked = {**detections, 'score': np.array([0.6, 0.05, 0.99], np.float32)}
     before = coco_eval.evaluate(detections, truth, [1])
     after = coco_eval.evaluate(ranked, truth, [1])
     assert before.mean(0.9) == pytest.approx(51 / 101 / 3)  # right at the third
     assert after.mean(0.9) == pytest.approx(51 / 101)  # at once
 
 
-def test_unknown_backend_names_the_choice():
+def test_evaluate_names_the_backends_if_one_is_unknown():
     with pytest.raises(ValueError, match=r'faster_coco_eval.*got .mine'):
         coco_eval.evaluate(table([]), truth_of([]), [1], 'mine')
 
 
-def test_result_files_are_read_as_written(tmp_path):
+def test_read_results_returns_what_write_results_wrote(tmp_path):
     detections, truth, _ = random_split(1)
     path = tmp_path / 'dets.json'
-    write_coco_results(path, detections, truth)
+    write_results(path, detections, truth)
     back = read_results(path, truth)
     for name, values in detections.items():
         np.testing.assert_allclose(back[name], values, rtol=1e-5)
@@ -138,7 +140,7 @@ def test_result_files_are_read_as_written(tmp_path):
         ),
     ],
 )
-def test_a_wrong_result_file_is_named(tmp_path, text, message):
+def test_read_results_names_an_invalid_file(tmp_path, text, message):
     path = tmp_path / 'dets.json'
     path.write_text(text)
     with pytest.raises(ValueError, match=rf'dets\.json.*{message}'):

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from mmdet_consistent.analysis import collect
+from mmdet_consistent.analysis.annotations import ImageObjects
 from mmdet_consistent.analysis.cases import worst_cases
-from mmdet_consistent.analysis.ground_truth import ImageTruth
+from mmdet_consistent.analysis.columns import CORNERS, select_images
 from mmdet_consistent.analysis.recorder import AnchorOutputs
 from mmdet_consistent.analysis.shards import ShardStore
 from mmdet_consistent.analysis.summary import changed_object, positives
@@ -17,7 +18,7 @@ def outputs_of(priors, finals, scores, nms_iou=0.5):
 
 
 def truth(boxes, labels):
-    return ImageTruth(
+    return ImageObjects(
         np.array(boxes, dtype=float), np.array(labels), np.zeros(len(boxes), bool)
     )
 
@@ -37,7 +38,7 @@ def figure_2():
     return outputs, truth([[0, 0, 10, 10], [0, 0, 5, 10]], [0, 1])
 
 
-def test_the_misalignment_of_figure_2_is_found():
+def test_object_rows_finds_the_misalignment_of_figure_2():
     outputs, objects = figure_2()
     rows = collect.object_rows(7, outputs, objects, score_thr=0.05)
     assert rows['image_id'].tolist() == [7, 7]
@@ -48,19 +49,19 @@ def test_the_misalignment_of_figure_2_is_found():
     assert rows['best_iou'][0] == pytest.approx(1.0)
     assert rows['best_prior_iou'][0] == pytest.approx(0.8)
     assert rows['loss'][0] == pytest.approx(0.4)
-    assert [rows[f'best_prior_{c}'][0] for c in collect.CORNERS] == [0, 0, 8, 10]
-    # As a person anchor 0 has IoU 5/6 and nobody is better.
+    assert [rows[f'best_prior_{c}'][0] for c in CORNERS] == [0, 0, 8, 10]
+    # As a person, anchor 0 has IoU 5/6 and is the best.
     assert rows['win_iou'][1] == pytest.approx(5 / 6)
     assert rows['loss'][1] == 0
 
 
-def test_a_box_that_nms_keeps_is_not_lost():
+def test_object_rows_has_no_loss_where_nms_keeps_the_best_box():
     outputs, objects = figure_2()
     outputs = outputs._replace(nms_iou=0.7)  # their overlap is 0.6
     assert collect.object_rows(7, outputs, objects)['loss'][0] == 0
 
 
-def test_an_object_that_nothing_competes_for():
+def test_object_rows_is_nan_for_an_object_without_competitor():
     outputs, _ = figure_2()
     rows = collect.object_rows(7, outputs, truth([[100, 100, 110, 110]], [0]))
     assert np.isnan(rows['loss']).all()
@@ -68,7 +69,7 @@ def test_an_object_that_nothing_competes_for():
     assert len(collect.object_rows(7, outputs, truth(np.zeros((0, 4)), []))['gt']) == 0
 
 
-def test_ious_before_and_after_and_who_changes_object():
+def test_anchor_rows_and_counts_before_and_after_regression():
     outputs, objects = figure_2()
     ious = collect.anchor_ious(outputs, objects)
     rows = collect.anchor_rows(7, outputs, ious, limit=100)
@@ -90,7 +91,7 @@ def test_ious_before_and_after_and_who_changes_object():
     assert positives(counts, 0.0).tolist() == [3, 3]
 
 
-def test_the_sample_of_anchors_is_weighted_and_repeatable():
+def test_anchor_rows_samples_with_weights_and_repeatably():
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 90, 5000)
     priors = np.stack([x, x, x + 10, x + 10], axis=1)
@@ -113,7 +114,12 @@ def test_the_sample_of_anchors_is_weighted_and_repeatable():
     assert rows['iou_0'][is_near].mean() == pytest.approx(true_mean, abs=0.1)
 
 
-def test_worst_cases_one_an_image():
+def test_select_images_keeps_the_rows_of_those_images():
+    rows = dict(image_id=np.array([3, 1, 2, 3]), score=np.array([0.1, 0.2, 0.3, 0.4]))
+    assert select_images(rows, [3, 2])['score'].tolist() == [0.1, 0.3, 0.4]
+
+
+def test_worst_cases_returns_one_case_per_image():
     objects = dict(
         image_id=np.array([1, 1, 2, 3, 4]),
         gt=np.array([0, 1, 0, 0, 0]),
@@ -124,7 +130,7 @@ def test_worst_cases_one_an_image():
     assert worst_cases({}, 0, 5) == []
 
 
-def test_shards_go_on_after_an_interruption(tmp_path):
+def test_shard_store_resumes_after_an_interruption(tmp_path):
     made_from = dict(checkpoint='a.pth', limit=None)
     store = ShardStore(tmp_path / 'm', made_from)
     for image_id in (5, 6):
@@ -142,7 +148,7 @@ def test_shards_go_on_after_an_interruption(tmp_path):
     assert store.load('other') == {}
 
 
-def test_shards_made_from_something_else_are_refused(tmp_path):
+def test_shard_store_refuses_rows_made_from_something_else(tmp_path):
     ShardStore(tmp_path / 'm', dict(checkpoint='a.pth'))
     with pytest.raises(ValueError, match=r"checkpoint was 'a.pth' and is now 'b.pth'"):
         ShardStore(tmp_path / 'm', dict(checkpoint='b.pth'))

@@ -4,7 +4,6 @@ import pytest
 import torch
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
-from test_detector import ROOT, tiny_config
 
 from mmdet_consistent.engine.hooks import ConsistencyHook
 from mmdet_consistent.engine.hooks.consistency import (
@@ -13,9 +12,10 @@ from mmdet_consistent.engine.hooks.consistency import (
     assigner_of,
 )
 from mmdet_consistent.task_modules import SecondPassAssigner
+from tests.support.tiny_detector import ROOT, tiny_config
 
 
-def test_labels_and_their_agreement():
+def test_agreement_of_anchor_labels_leaves_out_ignored_anchors():
     truth = InstanceData(
         bboxes=torch.tensor([[0.0, 0, 10, 10], [50, 0, 60, 10]]),
         labels=torch.tensor([2, 4]),
@@ -32,7 +32,7 @@ def test_labels_and_their_agreement():
     assert agreement(nobody, nobody).tolist() == []
 
 
-def test_who_labels():
+def test_assigner_of_prefers_the_heads_own_assigners():
     class Head:
         stage_assigners = [SecondPassAssigner(0.65, 0.55)]
 
@@ -41,7 +41,7 @@ def test_who_labels():
 
 
 @pytest.mark.parametrize('name', ['interval', 'num_images'])
-def test_options_are_checked(name):
+def test_consistency_hook_refuses_an_option_below_one(name):
     with pytest.raises(ValueError, match=f'{name} must be at least 1, got 0'):
         ConsistencyHook(**{name: 0})
 
@@ -72,7 +72,7 @@ def train(work_dir, config, hooks):
 @pytest.mark.parametrize(
     ('config', 'stages'), [('retinanet_bccd', 2), ('con_retinanet_bccd', 3)]
 )
-def test_logs_while_training_and_changes_nothing(tmp_path, config, stages):
+def test_consistency_hook_logs_and_leaves_training_unchanged(tmp_path, config, stages):
     hook = dict(type='ConsistencyHook', interval=2, num_images=1)
     with_hook, logged = train(tmp_path / f'{config}-with', config, [hook])
     if config == 'con_retinanet_bccd':  # once is enough

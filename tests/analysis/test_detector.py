@@ -1,4 +1,4 @@
-"""A detector run over real images, stopped and gone on."""
+"""A detector run over real images, interrupted and resumed."""
 
 from pathlib import Path
 
@@ -6,38 +6,16 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
 from mmdet_consistent.analysis import collect, detector
-from mmdet_consistent.analysis.ground_truth import GroundTruth
-from mmdet_consistent.analysis.summary import Model, summarize
+from mmdet_consistent.analysis.annotations import AnnotatedSet
+from mmdet_consistent.analysis.columns import boxes_of
+from mmdet_consistent.analysis.summary import Model, Summary
+from tests.support.tiny_detector import save_weights, tiny_config
 
-ROOT = Path(__file__).resolve().parents[2]
 IMAGES = 6
-
-
-def tiny_config(name='con_retinanet_bccd'):
-    cfg = Config.fromfile(ROOT / f'configs/quickstart/{name}.py')
-    cfg.model.backbone.base_channels = 8
-    cfg.model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
-    cfg.model.bbox_head.update(in_channels=16, feat_channels=16, stacked_convs=1)
-    cfg.test_dataloader.batch_size = 2
-    dataset = cfg.test_dataloader.dataset
-    dataset.data_root = str(ROOT / dataset.data_root)
-    return cfg
-
-
-def save_weights(cfg, path):
-    init_default_scope('mmdet')
-    torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    head = model.bbox_head
-    # Scores around one half, and boxes that move a little.
-    torch.nn.init.normal_(head.retina_cls.bias, 0.0, 0.5)
-    torch.nn.init.normal_(head.retina_reg.bias, 0.0, 0.1)
-    torch.save(dict(state_dict=model.state_dict()), path)
-    return path
 
 
 @pytest.fixture(scope='module')
@@ -51,7 +29,7 @@ def collected(tmp_path_factory):
     return cfg, weights, folder, store, truth
 
 
-def test_rows_are_complete_and_bounded(collected):
+def test_collect_detector_stores_complete_and_bounded_rows(collected):
     _, _, _, store, truth = collected
     ids = store.image_ids()
     assert ids == list(truth.images)[:IMAGES]
@@ -69,21 +47,23 @@ def test_rows_are_complete_and_bounded(collected):
     assert (objects['loss'][known] >= 0).all()
 
 
-def test_detections_are_those_of_the_model(collected):
+def test_collect_detector_stores_the_models_own_detections(collected):
     cfg, weights, _, store, _ = collected
     model = detector.build_model(cfg, weights, 'cpu')
-    data = detector.build_dataset(cfg)[0]
-    batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
+    dataset = detector.build_dataset(cfg)
+    # The first batch of the collection: alone, an image may give other last bits.
+    batch = pseudo_collate([dataset[0], dataset[1]])
     with torch.no_grad():
-        instances = model.test_step(batch)[0].pred_instances
+        samples = model.test_step(batch)
     rows = store.load('detections')
-    mine = rows['image_id'] == data['data_samples'].img_id
-    np.testing.assert_allclose(rows['score'][mine], instances.scores, rtol=1e-4)
-    corners = np.stack([rows[n][mine] for n in collect.CORNERS], axis=1)
-    np.testing.assert_allclose(corners, instances.bboxes, atol=0.05)
+    for sample in samples:
+        instances = sample.pred_instances
+        own = rows['image_id'] == sample.img_id
+        np.testing.assert_allclose(rows['score'][own], instances.scores, rtol=1e-4)
+        np.testing.assert_allclose(boxes_of(rows, own), instances.bboxes, atol=0.05)
 
 
-def test_a_stopped_collection_goes_on(collected, monkeypatch):
+def test_collect_detector_resumes_an_interrupted_run(collected, monkeypatch):
     cfg, weights, folder, whole, _ = collected
     real, calls = collect.object_rows, []
 
@@ -110,17 +90,17 @@ def test_a_stopped_collection_goes_on(collected, monkeypatch):
             np.testing.assert_array_equal(again[column], values)
 
 
-def test_the_summary_is_sane(collected):
+def test_summary_of_real_images_is_plausible(collected):
     *_, store, truth = collected
-    summary = summarize(Model.from_store('ours', store), truth)
+    summary = Summary(Model.from_store('ours', store), truth)
     gaps = summary.oracles
     assert gaps['as it is'] <= gaps['ranked by true IoU after NMS'] + 1e-9
     assert gaps['as it is'] <= gaps['ranked by true IoU before NMS'] + 1e-9
     assert len(summary.iou_of_iou) == 2
-    assert summary.scalars['anchors at IoU >= 0.5 an image, prior'] > 0
+    assert summary.scalars['anchors at IoU >= 0.5 per image, prior'] > 0
 
 
-def test_a_detector_without_anchors_gives_its_detections(tmp_path, capsys):
+def test_collect_detector_keeps_detections_of_an_anchor_free_detector(tmp_path, capsys):
     cfg = tiny_config('retinanet_bccd')
     cfg.model.type = 'FCOS'
     cfg.model.bbox_head = dict(
@@ -138,10 +118,10 @@ def test_a_detector_without_anchors_gives_its_detections(tmp_path, capsys):
     model = Model.from_store('fcos', store)
     assert model.num_stages == 0
     assert model.anchors == {}
-    assert 'AP' in summarize(model, truth).scalars
+    assert 'AP' in Summary(model, truth).scalars
 
 
-def test_weights_of_another_model_are_refused(collected, tmp_path):
+def test_build_model_refuses_weights_of_another_model(collected, tmp_path):
     _, weights, *_ = collected
     cfg = tiny_config()
     cfg.model.bbox_head.reg_stages = 3
@@ -153,7 +133,7 @@ def test_weights_of_another_model_are_refused(collected, tmp_path):
         detector.build_model(cfg, weights, 'cpu')
 
 
-def test_ground_truth_of_a_dataset_without_a_coco_file():
+def test_from_dataset_converts_annotations_without_a_coco_file():
     class Dataset:
         metainfo = dict(classes=('cat', 'dog'))
 
@@ -173,7 +153,7 @@ def test_ground_truth_of_a_dataset_without_a_coco_file():
                 instances=instances,
             )
 
-    truth = GroundTruth.from_dataset(Dataset())
+    truth = AnnotatedSet.from_dataset(Dataset())
     assert truth.image_id('b') == 0
     objects = truth.of_image(0)
     assert objects.boxes.tolist() == [[0, 0, 10, 20], [5, 5, 9, 9]]

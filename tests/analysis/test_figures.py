@@ -1,11 +1,11 @@
-"""The numbers in the figures, from anchors few enough to count."""
+"""The numbers behind the figures, for a handful of anchors."""
 
 import numpy as np
 import pytest
-from cases_for_tests import table, truth_of
 
 from mmdet_consistent.analysis import charts, figures, tables
-from mmdet_consistent.analysis.summary import Model, summarize
+from mmdet_consistent.analysis.summary import Model, Summary
+from tests.support.analysis import table, truth_of
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +35,7 @@ def summary():
         image_id=np.array([1, 1]), gt=np.array([0, 1]), loss=np.array([0.3, 0.05])
     )
     model = Model('ours', [1], detections, detections, anchors, objects, counts)
-    return summarize(model, truth)
+    return Summary(model, truth)
 
 
 def numbers(chart):
@@ -47,7 +47,7 @@ def by_key(drawn):
     return {chart.key: chart for chart in drawn}
 
 
-def test_figure_3(summary):
+def test_before_and_after_counts_anchors_as_figure_3(summary):
     drawn = by_key(figures.before_and_after([summary]))
     rows = numbers(drawn['positives'])
     # Prior, refined, refined twice.
@@ -68,8 +68,8 @@ def test_figure_3(summary):
     assert drawn['before-after-m0-step2'].series[0].y[28, 36] == 1
 
 
-def test_figure_5(summary):
-    drawn = by_key(figures.score_and_place([summary]))
+def test_score_and_localisation_bins_anchors_as_figure_5(summary):
+    drawn = by_key(figures.score_and_localisation([summary]))
     # Output IoU 0.92: scores 0.9 and 0.5.
     assert numbers(drawn['score-mean'])['0.925'] == ['0.700']
     assert numbers(drawn['score-spread'])['0.925'] == ['0.200']
@@ -83,7 +83,7 @@ def test_figure_5(summary):
     assert mean['0.325'] == ['0.320', '0.620']
 
 
-def test_figure_1_and_the_errors(summary):
+def test_accuracy_shows_ap_errors_and_oracles(summary):
     drawn = by_key(figures.accuracy([summary]))
     ap = numbers(drawn['ap'])
     assert ap['AP50'] == ['100.0']
@@ -101,29 +101,31 @@ def test_figure_1_and_the_errors(summary):
     assert oracles['ranked by true IoU after NMS'] == [f'{better:.1f}']
 
 
-def test_calibration(summary):
+def test_calibration_shows_precision_and_iou_by_score(summary):
     drawn = by_key(figures.calibration([summary]))
     assert numbers(drawn['reliability'])['0.650'] == ['1.000']
     assert numbers(drawn['reliability-iou'])['0.650'] == ['0.800']
     assert numbers(drawn['reliability-iou'])['0.950'] == ['0.600']
 
 
-def test_single_numbers(summary):
+def test_overview_shows_the_single_numbers(summary):
     values = summary.scalars
     assert values['rank correlation, IoU >= 0.5'] == pytest.approx(-1)
-    assert values['anchors at IoU >= 0.5 an image, prior'] == 2
-    assert values['anchors at IoU >= 0.5 an image, refined 2 times'] == 3
+    assert values['anchors at IoU >= 0.5 per image, prior'] == 2
+    assert values['anchors at IoU >= 0.5 per image, refined 2 times'] == 3
     assert values['anchors that change object'] == pytest.approx(0.5)
     assert values['objects losing IoU >= 0.1 to ranking'] == pytest.approx(0.5)
-    rows = {row[0]: row[1:] for row in tables.overview_rows([summary])}
-    assert rows['AP50 ↑'] == ['100.0']
-    assert rows['objects losing IoU ≥ 0.1 to ranking ↓'] == ['50.0']
+    rows = {row.name: row for row in tables.overview([summary])}
+    assert rows['AP50'].texts == ['100.0']
+    assert rows['AP50'].arrow == '↑'
+    assert rows['objects losing IoU ≥ 0.1 to ranking'].texts == ['50.0']
+    assert rows['objects losing IoU ≥ 0.1 to ranking'].arrow == '↓'
 
 
-def test_tables_by_class_and_size(summary):
-    header, rows = tables.class_table([summary], ['cell'])
+def test_tables_by_class_and_by_size(summary):
+    header, rows = tables.class_table([summary])
     assert header == ['class', 'objects', 'AP', 'AP50', 'AP75', 'oLRP']
-    assert rows[0][:2] == ['cell', 2]
+    assert rows[0][:2] == ['class 0', 2]
     assert rows[0][3] == pytest.approx(100)
     # oLRP: (0.4/0.5 + 0.2/0.5) / 2 with both.
     assert rows[0][5] == pytest.approx(60)
@@ -143,7 +145,7 @@ def luminance(colour):
 @pytest.mark.parametrize(
     ('colours', 'card'), [(charts.LIGHT, '#f6f8fa'), (charts.DARK, '#161b22')]
 )
-def test_lines_stand_out(colours, card):
+def test_model_colours_contrast_with_the_page(colours, card):
     """WCAG 2.1, 1.4.11: 3 to 1 for graphics."""
     for colour in colours:
         low, high = sorted([luminance(colour), luminance(card)])

@@ -1,4 +1,4 @@
-"""The page: whole without a network, and working in a real browser."""
+"""The page: complete without a network, and usable in a real browser."""
 
 import configparser
 import re
@@ -8,70 +8,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from browser import Browser, find_browser
-from cases_for_tests import random_split
 
-from mmdet_consistent.analysis.charts import Chart, Series, svg
-from mmdet_consistent.analysis.collect import CORNERS
-from mmdet_consistent.analysis.docs import write_docs
-from mmdet_consistent.analysis.output import write_analysis
-from mmdet_consistent.analysis.summary import Model
-
-needs_browser = pytest.mark.skipif(
-    find_browser() is None,
-    reason='no Chromium or Chrome here; Debian, Ubuntu: apt-get install chromium',
-)
-
-
-def made_up_model(name, detections, truth, image_ids, stages, seed):
-    """A model with anchors and objects drawn at random."""
-    rng = np.random.default_rng(seed)
-    num = 2000
-    anchors = dict(weight=np.ones(num), score=rng.random(num))
-    ious = [rng.random(num)]
-    ious += [np.clip(ious[0] + rng.normal(0.1, 0.1, num), 0, 1) for _ in range(stages)]
-    for stage, iou in enumerate(ious):
-        anchors[f'iou_{stage}'] = iou
-        anchors[f'gt_{stage}'] = rng.integers(0, 2, num)
-    counts = np.stack([np.histogram(iou, 100, (0, 1))[0] for iou in ious])
-    rows = []
-    for image_id in image_ids:
-        objects = truth.of_image(image_id)
-        for gt, (box, label) in enumerate(zip(objects.boxes, objects.labels)):
-            row = dict(image_id=image_id, gt=gt, label=label, loss=0.1 * rng.random())
-            for who, move in (('gt', 0), ('win', 6), ('best', 2)):
-                row.update({f'{who}_{c}': v + move for c, v in zip(CORNERS, box)})
-            for who in ('win', 'best'):
-                row.update({f'{who}_{k}': 0.5 for k in ('score', 'iou', 'prior_iou')})
-                row.update({f'{who}_prior_{c}': v for c, v in zip(CORNERS, box)})
-            rows.append(row)
-    objects = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    return Model(name, image_ids, detections, detections, anchors, objects, counts)
+from mmdet_consistent.analysis.charts import Chart, Series, inline_svg, save
+from tests.support.analysis import write_random_analysis
 
 
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
-    return tmp_path_factory.mktemp('page')
+    folder = tmp_path_factory.mktemp('page')
+    write_random_analysis(folder)
+    return folder
 
 
-@pytest.fixture(scope='module', autouse=True)
-def summaries(page):
-    """Write the page; what it was written from."""
-    folder = page
-    detections, truth, image_ids = random_split(0)
-    truth.image_root = folder
-    for image in truth.images.values():
-        picture = np.full((200, 200, 3), 90, dtype=np.uint8)
-        cv2.imwrite(str(folder / image['file_name']), picture)
-    models = [
-        made_up_model('one & <only>', detections, truth, image_ids, 1, 1),
-        made_up_model('two', detections, truth, image_ids, 2, 2),
-        Model.from_detections('three', detections, image_ids),
-    ]
-    return write_analysis(models, truth, folder, 'a command', num_cases=2), truth
-
-
-def test_files_are_there(page):
+def test_write_analysis_writes_figures_and_tables(page):
     for name in ('ap', 'score-mean', 'before-after-m1-step2'):
         ElementTree.parse(page / 'figures' / f'{name}.svg')
         image = cv2.imread(str(page / 'figures' / f'{name}.png'))
@@ -80,7 +29,7 @@ def test_files_are_there(page):
     assert not list(page.rglob('*.partial'))
 
 
-def test_the_page_needs_nothing_else(page):
+def test_page_refers_to_no_other_file(page):
     text = (page / 'report.html').read_text()
     text = re.sub(r'xmlns(:xlink)?="[^"]+"', '', text)
     assert 'http://' not in text
@@ -92,18 +41,18 @@ def test_the_page_needs_nothing_else(page):
     assert '<link rel="stylesheet"' not in text
 
 
-def test_ids_are_unique_and_references_meet(page):
+def test_page_has_unique_ids_and_no_dangling_reference(page):
     text = (page / 'report.html').read_text()
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
-    asked = re.findall(r'(?:href="|url\()#([\w.-]+)', text)
-    asked += re.findall(r'aria-labelledby="([^"]+)"', text)
-    assert set(asked) <= set(ids)
+    references = re.findall(r'(?:href="|url\()#([\w.-]+)', text)
+    references += re.findall(r'aria-labelledby="([^"]+)"', text)
+    assert set(references) <= set(ids)
 
 
-def test_those_who_do_not_see_it_are_told(page):
+def test_page_describes_every_picture_and_escapes_names(page):
     text = (page / 'report.html').read_text()
-    pictures = re.findall(r'<svg [^>]*>(?:<title)?', text)
+    pictures = re.findall(r'<svg [^>]*>\s*(?:<title)?', text)
     assert len(pictures) > 15
     for picture in pictures:
         assert 'role="img"' in picture
@@ -111,22 +60,22 @@ def test_those_who_do_not_see_it_are_told(page):
     assert 'one &amp; &lt;only&gt;' in text
     assert '<only>' not in text
     assert text.count('<details>') == text.count('class="chart')
-    assert 'Of three only detections are known' in text
+    assert 'Only the detections of three are known' in text
 
 
-def test_a_chart_its_table_and_its_words_agree():
+def test_chart_picture_table_and_words_agree(tmp_path):
     series = Series(0, 'ours', np.array([0.25, 0.75]), np.array([0.5, np.nan]))
     chart = Chart('k', 'A title', 'A caption', 'x', 'y', [series])
     assert chart.table() == (['x', 'ours'], [['0.250', '0.500'], ['0.750', '–']])
     assert 'ours: 0.500 at 0.25, 0.500 at 0.25' in chart.alt()
-    root = ElementTree.fromstring(svg(chart))
+    root = ElementTree.fromstring(inline_svg('k', save(chart, tmp_path)))
     assert root[0].text == chart.alt()
     lines = [e for e in root.iter() if e.get('class') == 'of-m0']
     assert len(lines) >= 1
     assert 'var(--m0)' in ElementTree.tostring(lines[0]).decode()
 
 
-def test_density_table_sums_quarters():
+def test_chart_table_of_a_density_map_sums_quarters():
     grid = np.zeros((8, 8))
     grid[0, 7], grid[7, 7], grid[6, 7] = 3, 1, 1
     chart = Chart('d', 't', 'c', 'in', 'out', [Series(0, 'm', (), grid)], 'density')
@@ -135,66 +84,55 @@ def test_density_table_sums_quarters():
     assert rows[3][1:] == ['0', '0', '0', '2']
 
 
-@pytest.fixture(scope='module')
-def browser():
-    with Browser(find_browser()) as opened:
-        yield opened
-
-
 def visible(browser, selector):
-    """How many of the elements take up room."""
+    """Return the number of elements that take up space."""
     return browser.js(
         f'Array.from(document.querySelectorAll({selector!r}))'
         '.filter(e => e.getClientRects().length).length'
     )
 
 
-@needs_browser
 @pytest.mark.parametrize(('width', 'dark'), [(1280, False), (390, True)])
-def test_opens_without_an_error(page, browser, width, dark):
+def test_page_opens_without_errors_requests_or_overflow(page, browser, width, dark):
     browser.open(page / 'report.html', width, dark)
     assert browser.errors() == []
     assert browser.requests() == []
-    # Nothing sticks out to the side, wide tables scroll on their own.
+    # Wide tables scroll by themselves.
     assert browser.js('document.documentElement.scrollWidth') <= width
-    light = browser.js('getComputedStyle(document.body).backgroundColor')
-    assert light == ('rgb(13, 17, 23)' if dark else 'rgb(255, 255, 255)')
+    paper = browser.js('getComputedStyle(document.body).backgroundColor')
+    assert paper == ('rgb(13, 17, 23)' if dark else 'rgb(255, 255, 255)')
     ink = browser.js('getComputedStyle(document.querySelector("#ap svg text")).fill')
     assert ink == ('rgb(230, 237, 243)' if dark else 'rgb(31, 35, 40)')
 
 
-@needs_browser
-def test_switches_hide_a_model_everywhere(page, browser):
+def test_switch_hides_a_model_everywhere(page, browser):
     browser.open(page / 'report.html')
     shown = visible(browser, '.of-m1')
     others = visible(browser, '.of-m0')
     assert shown > 30
-    # By keyboard: to the second box, and space.
     browser.js('document.querySelector("[data-model=\\"1\\"]").focus()')
-    browser.press(' ', 32)
+    browser.press('SPACE')
     assert visible(browser, '.of-m1') == 0
     assert visible(browser, '#before-after-m1-step2') == 0
     assert 0 < visible(browser, '.of-m0') <= others
-    browser.press(' ', 32)
+    browser.press('SPACE')
     assert visible(browser, '.of-m1') == shown
     assert browser.errors() == []
 
 
-@needs_browser
-def test_colours_can_be_chosen(page, browser):
+def test_theme_button_cycles_through_light_dark_and_system(page, browser):
     browser.open(page / 'report.html')
-    seen = []
+    texts, colours = [], []
     for _ in range(3):
         browser.js('document.getElementById("theme").click()')
-        seen.append(browser.js('document.getElementById("theme").textContent'))
-        seen.append(browser.js('getComputedStyle(document.body).backgroundColor'))
+        texts.append(browser.js('document.getElementById("theme").textContent'))
+        colours.append(browser.js('getComputedStyle(document.body).backgroundColor'))
     white, black = 'rgb(255, 255, 255)', 'rgb(13, 17, 23)'
-    assert seen[1::2] == [white, black, white]
-    assert seen[::2] == [f'Colours: {n}' for n in ('light', 'dark', 'as the system')]
+    assert colours == [white, black, white]
+    assert texts == [f'Colours: {name}' for name in ('light', 'dark', 'system')]
 
 
-@needs_browser
-def test_tables_sort_by_keyboard(page, browser):
+def test_class_table_sorts_by_keyboard(page, browser):
     browser.open(page / 'report.html')
     column = (
         'Array.from(document.querySelectorAll("#classes-table tbody tr"))'
@@ -204,21 +142,20 @@ def test_tables_sort_by_keyboard(page, browser):
     browser.js(
         'document.querySelector("#classes-table button[data-column=\\"2\\"]").focus()'
     )
-    browser.press('Enter', 13)
+    browser.press('ENTER')
     assert browser.js(column) == sorted(before, reverse=True)
     sort = 'document.querySelector("#classes-table [aria-sort=descending]").textContent'
     assert browser.js(sort).startswith('AP')
-    browser.press('Enter', 13)
+    browser.press('ENTER')
     assert browser.js(column) == sorted(before)
     assert browser.errors() == []
 
 
-@needs_browser
-def test_everything_is_reached_by_tab(page, browser):
+def test_tab_key_reaches_every_control(page, browser):
     browser.open(page / 'report.html')
     reached = []
     for _ in range(14):
-        browser.press('Tab', 9)
+        browser.press('TAB')
         reached.append(
             browser.js(
                 'document.activeElement.dataset.model || document.activeElement.'
@@ -229,30 +166,8 @@ def test_everything_is_reached_by_tab(page, browser):
     assert {'0', '1', '2', 'theme', 'scroll'} <= set(reached)
 
 
-def test_the_page_is_part_of_the_package():
+def test_page_template_is_part_of_the_package():
     settings = configparser.ConfigParser()
     settings.read(Path(__file__).resolve().parents[2] / 'setup.cfg')
     data = settings['options.package_data']['mmdet_consistent']
     assert 'analysis/*.html' in data
-
-
-def test_the_best_goes_into_a_markdown_page(page, summaries, tmp_path):
-    models, truth = summaries
-    text = tmp_path / 'page.md'
-    text.write_text(
-        'before\n<!-- analysis:begin -->\nstale\n<!-- analysis:end -->\nafter'
-    )
-    write_docs(models, truth, page, text, 'the command')
-    written = text.read_text()
-    assert written.startswith('before\n')
-    assert written.endswith('\nafter')
-    assert 'stale' not in written
-    assert '`the command`: 12 images' in written
-    pictures = re.findall(r'<img src="([^"]+)" alt="[^"]+"', written)
-    pictures += re.findall(r'!\[[^\]]+\]\(([^)]+)\)', written)
-    assert len(pictures) == 8  # six charts, a case of each model with anchors
-    for picture in pictures:
-        assert cv2.imread(str(tmp_path / picture)) is not None
-    text.write_text('no marks')
-    with pytest.raises(ValueError, match=r'page\.md: the marks .* are missing'):
-        write_docs(models, truth, page, text, 'the command')

@@ -1,4 +1,4 @@
-"""What the recorder says of every anchor is what the head itself goes by."""
+"""The recorded anchors are those from which the head makes its detections."""
 
 import pytest
 import torch
@@ -100,7 +100,7 @@ def predict(head, images=2):
 
 
 @pytest.mark.parametrize('name', HEADS)
-def test_every_detection_is_one_of_the_recorded_anchors(name):
+def test_recorder_records_the_anchor_of_every_detection(name):
     head = build_head(name)
     before = predict(head)
     with Recorder(head) as recorder:
@@ -118,7 +118,7 @@ def test_every_detection_is_one_of_the_recorded_anchors(name):
         stages = len(getattr(head.bbox_coder, 'stages', [0]))
         assert len(output.boxes) == stages + 1
         assert all(len(boxes) == len(output.scores) for boxes in output.boxes)
-        # NMS of the candidates gives the detections: nothing else is in between.
+        # NMS of the candidates gives the detections.
         again = head._bbox_post_process(
             output.candidates, cfg=head.test_cfg, rescale=False, img_meta={}
         )
@@ -127,7 +127,7 @@ def test_every_detection_is_one_of_the_recorded_anchors(name):
     assert '_predict_by_feat_single' not in head.__dict__
 
 
-def test_the_first_boxes_are_the_prior_anchors_in_the_original_image():
+def test_recorder_gives_prior_anchors_in_pixels_of_the_original_image():
     head = build_head('RetinaHead')
     with Recorder(head) as recorder:
         predict(head, images=1)
@@ -136,14 +136,14 @@ def test_the_first_boxes_are_the_prior_anchors_in_the_original_image():
     torch.testing.assert_close(priors[1], torch.tensor([-32.0, -64.0, 32.0, 64.0]))
 
 
-def test_the_head_is_left_alone_after_an_error():
+def test_recorder_restores_the_head_after_an_error():
     head = build_head('RetinaHead')
     with pytest.raises(RuntimeError, match='stop'), Recorder(head):
         raise RuntimeError('stop')
     assert '_predict_by_feat_single' not in head.__dict__
 
 
-def test_a_model_without_anchors_is_named():
+def test_find_head_names_a_model_without_anchors():
     model = torch.nn.Module()
     with pytest.raises(NoAnchorsError, match='Module with no bbox_head'):
         find_head(model)
@@ -157,14 +157,14 @@ def test_a_model_without_anchors_is_named():
             return super()._predict_by_feat_single(*args, **kwargs)
 
     model.bbox_head = OwnWay(3, 8)
-    with pytest.raises(NoAnchorsError, match=r'OwnWay makes boxes .* of its own'):
+    with pytest.raises(NoAnchorsError, match='OwnWay overrides _predict'):
         find_head(model)
     model.bbox_head = head = build_head('RetinaHead')
     assert find_head(model) is head
 
 
 @pytest.mark.parametrize('chunk', [1, 2, 16])
-def test_nearest_ground_truth(chunk):
+def test_nearest_finds_the_ground_truth_with_the_highest_iou(chunk):
     boxes = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60], [0, 0, 10, 5]])
     gts = torch.tensor([[0.0, 0, 10, 5], [0, 0, 10, 10], [0, 5, 10, 10]])
     iou, index = nearest(boxes, gts, chunk)
@@ -175,7 +175,7 @@ def test_nearest_ground_truth(chunk):
     assert index.tolist() == [-1] * 3
 
 
-def test_nms_by_true_iou_keeps_the_better_box():
+def test_rescore_by_iou_keeps_the_better_box():
     head = build_head('RetinaHead')
     candidates = InstanceData(
         bboxes=torch.tensor([[0.0, 0, 10, 8], [0, 0, 10, 9], [0, 0, 10, 10]]),

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from cases_for_tests import random_split, table, truth_of
 
 from mmdet_consistent.analysis import measures
 from mmdet_consistent.analysis.tide import ERRORS, error_shares
+from tests.support.analysis import random_split, table, truth_of
 
 
-def test_one_error_of_each_kind():
+def test_error_shares_of_one_error_of_each_kind():
     truth = truth_of(
         [
             (1, 0, 0, 0, 10, 10),
@@ -28,22 +28,22 @@ def test_one_error_of_each_kind():
     )
     result = error_shares(detections, truth, [1])
     expected = dict(Cls=1, Loc=1, Both=1, Dupe=1, Bkg=1, Miss=1)
-    assert result.count == expected
+    assert result.counts == expected
     # Class 0: recall 0.5 at precision 1 → 51/101. Class 1: nothing → 0.
     base = 51 / 101 / 2
     assert result.ap50 == pytest.approx(base)
     # Inexact box mended: right, wrong, right → precision 2/3 for the second half.
-    assert result.gain['Loc'] == pytest.approx((51 + 50 * 2 / 3) / 202 - base)
+    assert result.gains['Loc'] == pytest.approx((51 + 50 * 2 / 3) / 202 - base)
     # Class mended: class 1 has score 0.6 right, 0.4 wrong → recall 0.5, 51/101.
-    assert result.gain['Cls'] == pytest.approx(51 / 202)
+    assert result.gains['Cls'] == pytest.approx(51 / 202)
     # Wrong ones after the last right one cost nothing.
-    assert [result.gain[e] for e in ('Both', 'Dupe', 'Bkg')] == [0, 0, 0]
+    assert [result.gains[e] for e in ('Both', 'Dupe', 'Bkg')] == [0, 0, 0]
     # The object of class 1 that only 'Both' saw is missed; without it one is left,
     # which is still not found.
-    assert result.gain['Miss'] == pytest.approx(0)
+    assert result.gains['Miss'] == pytest.approx(0)
 
 
-# What tidecv 1.0.1 says of these splits (AP50 and gains in per cent, counts).
+# Results of tidecv 1.0.1 for these splits (AP50 and gains in per cent, counts).
 TIDECV = {
     (0, 0.0): (
         35.72310954096545,
@@ -67,17 +67,17 @@ TIDECV = {
 
 
 @pytest.mark.parametrize('case', TIDECV, ids=str)
-def test_equals_tidecv(case):
+def test_error_shares_equal_recorded_results_of_tidecv(case):
     detections, truth, image_ids = random_split(case[0], crowd_share=case[1])
     ap, gains, more_gains, counts = TIDECV[case]
     result = error_shares(detections, truth, image_ids)
-    assert [result.count[e] for e in ERRORS] == counts
-    found = [100 * result.gain[e] for e in ERRORS]
+    assert [result.counts[e] for e in ERRORS] == counts
+    found = [100 * result.gains[e] for e in ERRORS]
     np.testing.assert_allclose(found, gains + more_gains, atol=1e-9)
     assert 100 * result.ap50 == pytest.approx(ap)
 
 
-def test_equals_tidecv_where_it_is_installed(monkeypatch):
+def test_error_shares_equal_tidecv_where_it_is_installed(monkeypatch):
     quantify = pytest.importorskip('tidecv.quantify', reason='tidecv not installed')
     from tidecv.data import Data
 
@@ -98,5 +98,5 @@ def test_equals_tidecv_where_it_is_installed(monkeypatch):
         result = error_shares(detections, truth, image_ids)
         counts = {k.short_name: v for k, v in run.count_errors().items()}
         gains = {k.short_name: v / 100 for k, v in run.fix_main_errors().items()}
-        assert result.count == counts
-        assert result.gain == pytest.approx(gains)
+        assert result.counts == counts
+        assert result.gains == pytest.approx(gains)

@@ -1,0 +1,163 @@
+"""Annotations of a data set, in COCO form and as arrays per image."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Optional, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class ImageObjects(NamedTuple):
+    """Annotated objects of one image (G objects).
+
+    Attributes:
+        boxes: (G, 4) float64, xyxy in pixels of the original image.
+        labels: (G,) int64, indices into the classes.
+        crowd: (G,) bool; a crowd region counts neither as found nor as missed.
+    """
+
+    boxes: NDArray
+    labels: NDArray
+    crowd: NDArray
+
+    def where(self, keep: NDArray) -> 'ImageObjects':
+        """Return the objects at which the mask ``keep`` (G,) is true."""
+        return ImageObjects(*(column[keep] for column in self))
+
+    def countable(self) -> 'ImageObjects':
+        """Return the objects to be found: those that are neither crowds nor empty."""
+        has_area = (self.boxes[:, 2:] > self.boxes[:, :2]).all(axis=1)
+        return self.where(~self.crowd & has_area)
+
+
+class AnnotatedSet:
+    """The annotations of a split, restricted to the classes of a detector.
+
+    Args:
+        coco: COCO dictionary with ``images``, ``annotations`` and ``categories``.
+        classes: Class names by label; default: all categories, sorted by id.
+        image_root: Folder of the images, needed to show single cases.
+
+    Raises:
+        ValueError: If ``coco`` is not in COCO form or lacks one of the classes.
+    """
+
+    def __init__(
+        self,
+        coco: dict,
+        classes: Optional[Sequence[str]] = None,
+        image_root: Optional[Path] = None,
+    ) -> None:
+        for key in ('images', 'annotations', 'categories'):
+            if key not in coco:
+                raise ValueError(
+                    f'no {key!r} in the annotations; a COCO file has images, '
+                    'annotations and categories'
+                )
+        id_of = {c['name']: c['id'] for c in coco['categories']}
+        self.classes = list(classes or sorted(id_of, key=lambda name: id_of[name]))
+        unknown = [name for name in self.classes if name not in id_of]
+        if unknown:
+            raise ValueError(
+                f'classes {unknown} are not in the annotations, which have '
+                f'{sorted(id_of)}; set `metainfo` of the dataset in the config'
+            )
+        self.cat_ids = [id_of[name] for name in self.classes]
+        self.label_of = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
+        self.images = {image['id']: image for image in coco['images']}
+        self.image_root = image_root
+        self._number_of: dict[Any, int] = {}
+        self._annotations: dict[Any, list[dict]] = {}
+        for annotation in coco['annotations']:
+            if annotation['category_id'] in self.label_of:
+                of_image = self._annotations.setdefault(annotation['image_id'], [])
+                of_image.append(annotation)
+
+    @classmethod
+    def from_file(cls, path: Union[str, Path], **kwargs: Any) -> 'AnnotatedSet':
+        """Read a COCO annotation file; raise ``ValueError`` if it isn't one."""
+        try:
+            return cls(json.loads(Path(path).read_text()), **kwargs)
+        except (OSError, ValueError) as error:
+            raise ValueError(f'{path} cannot be used: {error}') from error
+
+    @classmethod
+    def from_dataset(cls, dataset: Any) -> 'AnnotatedSet':
+        """Read the annotations of an mmdet dataset.
+
+        A COCO file is read directly, so that areas and crowds are the ones that
+        mmdet's ``CocoMetric`` uses. Annotations of any other dataset are converted.
+        """
+        classes = dataset.metainfo['classes']
+        prefix = getattr(dataset, 'data_prefix', {}) or {}
+        root = Path(prefix.get('img') or prefix.get('img_path') or '.')
+        ann_file = str(getattr(dataset, 'ann_file', ''))
+        if hasattr(dataset, 'cat_ids') and ann_file.endswith('.json'):
+            return cls.from_file(ann_file, classes=classes, image_root=root)
+        infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+        images, annotations = [], []
+        for number, info in enumerate(infos):
+            path = str(Path(info['img_path']).absolute())
+            size = dict(width=info['width'], height=info['height'])
+            images.append(dict(id=number, file_name=path, **size))
+            for instance in info['instances']:
+                x1, y1, x2, y2 = (float(v) for v in instance['bbox'])
+                annotations.append(
+                    dict(
+                        image_id=number,
+                        category_id=int(instance['bbox_label']),
+                        bbox=[x1, y1, x2 - x1, y2 - y1],
+                        iscrowd=int(instance.get('ignore_flag', 0)),
+                    )
+                )
+        categories = [dict(id=i, name=name) for i, name in enumerate(classes)]
+        coco = dict(images=images, annotations=annotations, categories=categories)
+        truth = cls(coco, classes=classes)
+        truth._number_of = {info['img_id']: i for i, info in enumerate(infos)}
+        return truth
+
+    def image_id(self, img_id: Any) -> int:
+        """Return the COCO id of the image that the dataset calls ``img_id``."""
+        return self._number_of.get(img_id, img_id)
+
+    def of_image(self, image_id: Any) -> ImageObjects:
+        """Return the objects of one image, in the order of the file."""
+        annotations = self._annotations.get(image_id, [])
+        boxes = np.array([a['bbox'] for a in annotations], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = [self.label_of[a['category_id']] for a in annotations]
+        crowd = [a.get('iscrowd', 0) for a in annotations]
+        return ImageObjects(boxes, np.array(labels, np.int64), np.array(crowd, bool))
+
+    def num_objects(self, image_ids: Sequence) -> NDArray:
+        """Return the number of objects of each class (C,) int64, crowds excluded."""
+        counts = np.zeros(len(self.classes), dtype=np.int64)
+        for image_id in image_ids:
+            objects = self.of_image(image_id)
+            np.add.at(counts, objects.labels[~objects.crowd], 1)
+        return counts
+
+    def to_coco(self, image_ids: Sequence) -> dict:
+        """Return a COCO dictionary of some images and the detector's classes."""
+        annotations: list[dict] = []
+        for image_id in image_ids:
+            for annotation in self._annotations.get(image_id, []):
+                area = annotation['bbox'][2] * annotation['bbox'][3]
+                default = dict(id=len(annotations) + 1, area=area, iscrowd=0)
+                annotations.append({**default, **annotation})
+        return dict(
+            info={},
+            images=[self.images[image_id] for image_id in image_ids],
+            annotations=annotations,
+            categories=[
+                dict(id=cat_id, name=name)
+                for cat_id, name in zip(self.cat_ids, self.classes)
+            ],
+        )
+
+    def image_path(self, image_id: Any) -> Path:
+        """Return the path of an image file."""
+        path = Path(self.images[image_id]['file_name'])
+        return path if path.is_absolute() else (self.image_root or Path()) / path
