@@ -1,6 +1,7 @@
 """Box-output convolution whose later stages sample features at the refined boxes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from mmdet.models.task_modules.coders import BaseBBoxCoder
 from torch import Tensor, nn
 
 from ..heads.anchors import refine_boxes
-from ..heads.box_output import LaterOutput, StagedConv2d
+from ..heads.box_output import StagedConv2d
 
 SPANS = ('kernel', 'box')
 
@@ -46,6 +47,10 @@ class AlignedConv2d(StagedConv2d, nn.Conv2d):
         ValueError: If the convolution does not have an odd kernel, or changes the size
             of the feature map.
     """
+
+    anchors: Tensor
+    points: Tensor
+    per_pixel: Tensor
 
     def __init__(
         self,
@@ -89,7 +94,7 @@ class AlignedConv2d(StagedConv2d, nn.Conv2d):
             (N, A·D, H, W), in the layout of :class:`StagedConv2d`. The additions'
             values are aligned to the final boxes.
         """
-        outputs = [self._conv_forward(x, self.weight, self.bias)]
+        outputs: list = [self._conv_forward(x, self.weight, self.bias)]
         # One row per anchor and place, places innermost. Shapes are written out and
         # nothing is expanded, since tracing would fix the sizes.
         batch, height, width = x.shape[0], *x.shape[-2:]
@@ -135,7 +140,7 @@ class AlignedConv2d(StagedConv2d, nn.Conv2d):
             axes.append(((points * 2 + 1) / size - 1).clamp(-4, 4))
         return torch.stack(axes, dim=-1).flatten(0, 2)
 
-    def _aligned(self, x: Tensor, stage: LaterOutput, points: Tensor) -> Tensor:
+    def _aligned(self, x: Tensor, stage: Any, points: Tensor) -> Tensor:
         """Compute one later stage's output by (1).
 
         Args:

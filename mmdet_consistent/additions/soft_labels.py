@@ -105,20 +105,18 @@ def _soften(
     # Replace each image's part in the normaliser; what a sampler counts besides stays.
     count = target.positive.sum(dim=1).clamp(min=1)
     soft_count = (weight * target.positive).sum(dim=1).clamp(min=1)
-    own = target.avg_factor if target.cls_avg_factor is None else target.cls_avg_factor
     return replace(
         target,
         label_weights=torch.where(
             target.positive, target.label_weights * weight, target.label_weights
         ),
-        cls_avg_factor=own - (count - soft_count).sum(),
+        cls_avg_factor=target.label_factor - (count - soft_count).sum(),
     )
 
 
 def _per_stage(name: str, value: Numbers, count: int) -> list[float]:
     """Return one number per later label stage."""
-    single = isinstance(value, Real)
-    values = [value] * count if single else value
+    values: Any = [value] * count if isinstance(value, Real) else value
     listed = isinstance(values, Sequence) and not isinstance(values, str)
     if not listed or not all(is_real(v) for v in values):
         raise ValueError(

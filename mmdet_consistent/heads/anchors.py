@@ -1,6 +1,6 @@
 """Prior anchors, kept from one training step to the next, and refined anchors."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, Union
 
@@ -53,7 +53,7 @@ class AnchorCache:
     def get(
         self,
         generate: Callable[..., tuple[list, list]],
-        featmap_sizes: list[tuple],
+        featmap_sizes: Sequence[tuple],
         batch_img_metas: list[dict],
         device: Union[torch.device, str],
     ) -> tuple[list, list]:

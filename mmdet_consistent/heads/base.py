@@ -13,18 +13,23 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..task_modules import ChainedBBoxCoder, SecondPassAssigner
-from .addition import Addition, TrainingBatch
-from .anchors import AnchorCache, grid_boxes, inside_flags, refine_boxes
+from .addition import Addition
+from .anchors import AnchorCache, grid_boxes, inside_flags
 from .box_loss import BoxLoss
 from .box_output import BoxLayout, StagedConv2d, reset_later_outputs
+from .cls_loss import label_set_losses
 from .first_stage import choose_first_stage
 from .options import default_assigners, one_per_stage
 from .stage import Stage, link_stages, loss_of_later_stage
+from .targets import StageTargets
 
-_Base = AnchorHead if TYPE_CHECKING else object
+if TYPE_CHECKING:
+    from mmdet.models.dense_heads.anchor_head import AnchorHead as Base
+else:
+    Base = object
 
 
-class ConsistentBase(_Base):
+class ConsistentBase(Base):
     """Parts of :class:`ConsistentMixin` that are no part of the method.
 
     A detector's own class overrides what differs from :class:`AnchorHead`:
@@ -35,11 +40,18 @@ class ConsistentBase(_Base):
     #: the host would wait for their number.
     select_rows: Optional[bool] = None
     stages: list[Stage]
+    additions: Any
 
     @property
     def first_stage_channels(self) -> int:
         """Channels per anchor of the base head's own box output."""
         return 4
+
+    @classmethod
+    def base_class(cls) -> Any:
+        """Return mmdet's head class that this class extends."""
+        kinds = (kind for kind in cls.__mro__ if issubclass(kind, AnchorHead))
+        return next(kind for kind in kinds if not issubclass(kind, ConsistentBase))
 
     # ---------------------------------------------------------- extension points
 
@@ -61,18 +73,37 @@ class ConsistentBase(_Base):
             return self.loss_cls, self.loss_bbox
         return loss_of_later_stage(self.loss_cls), loss_of_later_stage(self.loss_bbox)
 
+    def label_losses(
+        self,
+        levels: list[Tensor],
+        stages: list[Stage],
+        targets: dict[int, StageTargets],
+    ) -> list[Tensor]:
+        """Compute L_cls(c, labels of Aᵏ) / N of one output c under several label sets.
+
+        Args:
+            levels: c, levels of (N, A·C, H, W), any floating dtype.
+            stages: Stages that supply the labels.
+            targets: Targets by stage.
+
+        Returns:
+            One scalar per stage.
+        """
+        return label_set_losses(
+            [stage.loss_cls for stage in stages],
+            levels,
+            self.cls_out_channels,
+            [targets[stage.index] for stage in stages],
+            self.select_rows,
+        )
+
     def uses_decoded_boxes(self) -> bool:
         """Return whether the box loss compares boxes in pixels instead of deltas."""
         return self.reg_decoded_bbox
 
     def has_plain_targets(self) -> bool:
         """Return whether the base head's ``get_targets`` is ``AnchorHead``'s."""
-        base = next(
-            kind
-            for kind in type(self).__mro__
-            if issubclass(kind, AnchorHead) and not issubclass(kind, ConsistentBase)
-        )
-        return base.get_targets is AnchorHead.get_targets
+        return self.base_class().get_targets is AnchorHead.get_targets
 
     def base_syncs_normalizer(self) -> bool:
         """Return whether the base head averages its normaliser over the processes."""
@@ -176,7 +207,7 @@ class ConsistentBase(_Base):
 
     def get_anchors(
         self,
-        featmap_sizes: list[tuple],
+        featmap_sizes: Sequence[tuple],
         batch_img_metas: list[dict],
         device: Union[torch.device, str] = 'cuda',
     ) -> tuple[list, list]:
@@ -198,19 +229,6 @@ class ConsistentBase(_Base):
         boxes = grid_boxes(anchors[0])
         border = self.train_cfg['allowed_border']
         return boxes[None], inside_flags(boxes, flags, batch_img_metas, border)
-
-    def final_boxes(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        """Return where the last regression takes the anchors of a batch.
-
-        Returns:
-            (N, A, 4), detached, xyxy in pixels, not clipped, and the anchors still
-            valid, (N, A) bool.
-        """
-        last = self.stages[-1]
-        if last.bbox_coder is None:  # a label set of the final boxes
-            return batch.boxes, batch.valid
-        deltas = batch.deltas[last.index]
-        return refine_boxes(last.bbox_coder, batch.boxes, batch.valid, deltas)
 
     # ------------------------------------------------------------------- outputs
 

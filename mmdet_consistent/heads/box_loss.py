@@ -1,10 +1,12 @@
 """Box loss of one stage."""
 
+from typing import Any
+
 import torch
 from mmdet.models import losses as mmdet_losses
 from mmdet.models.task_modules.coders import BaseBBoxCoder
 from mmdet.structures.bbox import get_box_tensor
-from torch import Tensor, nn
+from torch import Tensor
 
 from .targets import StageTargets
 
@@ -34,7 +36,7 @@ class BoxLoss:
     """
 
     def __init__(
-        self, module: nn.Module, bbox_coder: BaseBBoxCoder, uses_decoded_boxes: bool
+        self, module: Any, bbox_coder: BaseBBoxCoder, uses_decoded_boxes: bool
     ) -> None:
         self.module = module
         self.bbox_coder = bbox_coder
@@ -75,6 +77,6 @@ class BoxLoss:
         return self.module(pred, target, weight, avg_factor=targets.avg_factor)
 
 
-def is_rowwise(loss: nn.Module) -> bool:
+def is_rowwise(loss: Any) -> bool:
     """Return whether a box loss sums one term per row and divides by ``avg_factor``."""
     return type(loss) in ROWWISE_LOSSES and loss.reduction == 'mean'

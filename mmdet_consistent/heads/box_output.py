@@ -122,16 +122,13 @@ class StagedConv2d(nn.Conv2d):
         extra_values: int = 0,
         first_values: int = 4,
     ) -> None:
+        geometry = ('kernel_size', 'stride', 'padding', 'dilation', 'groups')
         super().__init__(
             conv.in_channels,
             conv.out_channels,
-            conv.kernel_size,
-            stride=conv.stride,
-            padding=conv.padding,
-            dilation=conv.dilation,
-            groups=conv.groups,
             bias=conv.bias is not None,
             padding_mode=conv.padding_mode,
+            **{name: getattr(conv, name) for name in geometry},
         )
         self.weight = conv.weight
         self.bias = conv.bias
@@ -156,7 +153,7 @@ class StagedConv2d(nn.Conv2d):
         first_bias = self.bias
         if first_bias is None:
             first_bias = self.weight.new_zeros(self.out_channels)
-        outputs = [(self.weight, first_bias)]
+        outputs: list = [(self.weight, first_bias)]
         outputs += [(stage.weight, stage.bias) for stage in self.later_stages]
         weight, bias = (
             torch.cat([x.unflatten(0, (self.num_anchors, -1)) for x in part], dim=1)

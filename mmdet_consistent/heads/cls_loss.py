@@ -1,18 +1,18 @@
 """Classification loss of one output under the label sets of several stages."""
 
 from collections.abc import Sequence
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 from mmdet.models import losses as mmdet_losses
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..losses import focal_losses, mined_losses, softmax_losses
 from ..losses.layout import class_rows, flatten_levels, mmdet_order, split_levels
 from .targets import StageTargets
 
 
-def is_plain_focal(loss: nn.Module) -> bool:
+def is_plain_focal(loss: Any) -> bool:
     """Return whether a loss is mmdet's sigmoid focal loss, summed and normalised."""
     return (
         type(loss) is mmdet_losses.FocalLoss
@@ -22,7 +22,7 @@ def is_plain_focal(loss: nn.Module) -> bool:
     )
 
 
-def is_plain_quality(loss: nn.Module) -> bool:
+def is_plain_quality(loss: Any) -> bool:
     """Return whether a loss is mmdet's quality focal loss, summed and normalised."""
     return (
         type(loss) is mmdet_losses.QualityFocalLoss
@@ -32,7 +32,7 @@ def is_plain_quality(loss: nn.Module) -> bool:
 
 
 def label_set_losses(
-    losses: Sequence[nn.Module],
+    losses: Sequence[Any],
     levels: list[Tensor],
     num_channels: int,
     targets: Sequence[StageTargets],
@@ -132,7 +132,7 @@ def _stack(targets: Sequence[StageTargets], field: str) -> Tensor:
 
 
 def _loss_target(
-    loss: nn.Module, target: StageTargets
+    loss: Any, target: StageTargets
 ) -> Union[Tensor, tuple[Tensor, Tensor]]:
     """Return the labels (N·A,), paired with the quality if mmdet's loss takes it."""
     labels = target.labels.flatten()

@@ -39,7 +39,6 @@ from ..utils.device import may_select_rows
 from .addition import TrainingBatch
 from .anchors import refine_boxes
 from .base import ConsistentBase
-from .cls_loss import label_set_losses
 from .first_stage import mean_over_ranks
 from .options import StageOptions
 from .stage import Stage
@@ -55,7 +54,7 @@ class ConsistentMixin(ConsistentBase):
     Args:
         label_stages: Number of label sets supervising the classification output,
             including that of the prior anchors (Table 3's #cls). Default: 2.
-        reg_stages: Number of regression outputs, including the base head's (#reg).
+        reg_stages: Number of regression outputs, with the base head's (#reg).
             Default: 2.
         stage_loss_weights: One weight per label set, (1, α) of Eq. 1. Default: all 1.
             (0, 1) trains on the refined labels alone.
@@ -171,10 +170,7 @@ class ConsistentMixin(ConsistentBase):
     ) -> dict[str, Tensor]:
         """Eq. 1: w_k · L_cls(c, labels of Aᵏ) / N for every label stage.
 
-        Args:
-            logits: c, levels of (N, A·C, H, W): a single output for all stages, or a
-                cascade's output of each stage.
-            targets: Targets of the stages to compute, by index.
+        A cascade has one output c per stage, all others one for all stages.
         """
         stages = [s for s in self.stages if s.index in targets and s.weight is not None]
         if len(logits) == 1:
@@ -183,86 +179,61 @@ class ConsistentMixin(ConsistentBase):
             values = self.label_losses(logits[0], stages, targets)
         else:
             values = [
-                value
-                for stage in stages
-                for value in self.label_losses(logits[stage.index], [stage], targets)
+                self.label_losses(logits[s.index], [s], targets)[0] for s in stages
             ]
         return {
             s.log_name('loss_cls'): value if s.weight == 1 else value * s.weight
             for s, value in zip(stages, values)
         }
 
-    def label_losses(
-        self,
-        levels: list[Tensor],
-        stages: list[Stage],
-        targets: dict[int, StageTargets],
-    ) -> list[Tensor]:
-        """Compute L_cls(c, labels of Aᵏ) / N of one output, a scalar per stage."""
-        return label_set_losses(
-            [stage.loss_cls for stage in stages],
-            levels,
-            self.cls_out_channels,
-            [targets[stage.index] for stage in stages],
-            self.select_rows,
-        )
-
     def box_losses(
         self, deltas: list[Tensor], targets: dict[int, StageTargets]
     ) -> dict[str, Tensor]:
         """Eq. 2: L_reg(tᵏ, targets of Aᵏ) / N_k for every regression stage."""
         return {
-            stage.log_name('loss_bbox'): stage.box_loss(
-                deltas[stage.index], targets[stage.index]
-            )
-            for stage in self.stages[: self.reg_stages]
-            if stage.index in targets
+            s.log_name('loss_bbox'): s.box_loss(deltas[s.index], targets[s.index])
+            for s in self.stages[: self.reg_stages]
+            if s.index in targets
         }
 
     def refine(
         self, stage: Stage, boxes: Tensor, valid: Tensor, deltas: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Return where a stage's regression takes its anchors; see `refine_boxes`."""
+        """Return Aᵏ⁺¹ = decode(Aᵏ, tᵏ), detached, and which of it are still valid."""
         return refine_boxes(stage.bbox_coder, boxes, valid, deltas[stage.index])
 
     def assign(
         self, stage: Stage, boxes: Tensor, valid: Tensor, gts: GroundTruth
     ) -> StageTargets:
-        """Match Aᵏ with the ground truths: labels and box targets of a stage."""
+        """Match Aᵏ with the ground truths, and return its labels and box targets."""
         select_rows = may_select_rows(boxes, self.select_rows)
         gt_inds = gts.assign(boxes, valid, stage.assigner, select_rows)
         gt_inds, avg_factor = gts.sample(boxes, valid, gt_inds, self.sampler)
+        pos_weight = self.train_cfg['pos_weight']
         return gts.targets(
-            boxes,
-            gt_inds,
-            self.num_classes,
-            self.train_cfg['pos_weight'],
-            avg_factor,
-            select_rows=select_rows,
+            boxes, gt_inds, self.num_classes, pos_weight, avg_factor, select_rows
         )
 
     def normalise(
         self, targets: dict[int, StageTargets], first_avg_factor: Any
     ) -> dict[int, StageTargets]:
-        """Settle the normalisers N and N_k of all stages.
-
-        Args:
-            targets: Targets by stage.
-            first_avg_factor: N_0 where the base head computed stage 0.
-        """
-        own = [target.avg_factor for target in targets.values()]
-        labels = [
-            factor if target.cls_avg_factor is None else target.cls_avg_factor
-            for factor, target in zip(own, targets.values())
-        ]
+        """Settle N and N_k; the base head's own code may have computed N_0."""
+        boxes = [target.avg_factor for target in targets.values()]
+        labels = [target.label_factor for target in targets.values()]
         if self.sync_normalizer:
             device = next(iter(targets.values())).labels.device
-            shared = mean_over_ranks(own + labels, device)
-            own, labels = shared[: len(own)], shared[len(own) :]
+            shared = mean_over_ranks(boxes + labels, device)
+            boxes, labels = shared[: len(boxes)], shared[len(boxes) :]
         if self.cls_normalizer == 'first':
-            first = own[0] if 0 in targets else first_avg_factor
-            labels = [first] * len(own)
+            labels = [boxes[0] if 0 in targets else first_avg_factor] * len(boxes)
         return {
-            stage: replace(target, avg_factor=factor, cls_avg_factor=cls_factor)
-            for (stage, target), factor, cls_factor in zip(targets.items(), own, labels)
+            index: replace(target, avg_factor=n_box, cls_avg_factor=n_cls)
+            for (index, target), n_box, n_cls in zip(targets.items(), boxes, labels)
         }
+
+    def final_boxes(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        """Return where the last regression takes a batch's anchors; see `refine`."""
+        last = self.stages[-1]
+        if last.bbox_coder is None:  # the last label set is that of the final boxes
+            return batch.boxes, batch.valid
+        return self.refine(last, batch.boxes, batch.valid, batch.deltas)

@@ -10,7 +10,7 @@ from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.utils import reduce_mean
 from mmengine.dist import get_world_size
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..task_modules import rule_of
 
@@ -51,7 +51,7 @@ class BaseHeadFirstStage:
     is_fused = False
 
     def compute(
-        self, head: nn.Module, base_loss: Callable[..., dict], *inputs: Any
+        self, head: Any, base_loss: Callable[..., dict], *inputs: Any
     ) -> FirstStage:
         """Compute the losses of stage 0.
 
@@ -71,7 +71,7 @@ class BaseHeadFirstStage:
         return FirstStage({'num_pos': num_pos, **losses}, avg_factor)
 
 
-def choose_first_stage(head: nn.Module) -> Union[FusedFirstStage, BaseHeadFirstStage]:
+def choose_first_stage(head: Any) -> Union[FusedFirstStage, BaseHeadFirstStage]:
     """Choose how a built head computes stage 0."""
     fused = (
         isinstance(head.sampler, PseudoSampler)
@@ -86,7 +86,7 @@ def overrides_none_of(head: type, ours: type, methods: tuple = TARGET_METHODS) -
     return all(getattr(head, name) is getattr(ours, name) for name in methods)
 
 
-def other_output_names(head: type) -> list[str]:
+def other_output_names(head: Any) -> list[str]:
     """Return the names of the base head's outputs besides classes and boxes."""
     for owner in head.__mro__:
         if issubclass(owner, AnchorHead) and 'loss_by_feat' in vars(owner):
@@ -97,7 +97,7 @@ def other_output_names(head: type) -> list[str]:
 
 
 @contextmanager
-def as_base_head(head: nn.Module) -> Iterator[list]:
+def as_base_head(head: Any) -> Iterator[list]:
     """Let a consistent head act as its base class, with the first stage's box coder.
 
     Yields:
@@ -137,7 +137,7 @@ def mean_over_ranks(factors: list, device: torch.device) -> list:
     return list(reduce_mean(total).clamp(min=1).unbind())
 
 
-def _weigh_labels(head: nn.Module, losses: dict, weight: Optional[float]) -> None:
+def _weigh_labels(head: Any, losses: dict, weight: Optional[float]) -> None:
     """Multiply the base head's classification losses by their weight in Eq. 1."""
     names = [name for name in losses if 'loss' in name and 'cls' in name]
     if not names:

@@ -37,8 +37,8 @@ class StageOptions(NamedTuple):
             ValueError: If an option is invalid. The message names the field and its
                 value, and suggests a fix.
         """
-        variant = Variant.check(variant)
-        default = 1 if variant.type == 'baseline' else 2
+        detector = Variant.check(variant)
+        default = 1 if detector.type == 'baseline' else 2
         label_stages = default if label_stages is None else label_stages
         reg_stages = default if reg_stages is None else reg_stages
         for name, value in (('label_stages', label_stages), ('reg_stages', reg_stages)):
@@ -47,7 +47,7 @@ class StageOptions(NamedTuple):
                     f'{name} must be an integer of at least 1, got {value!r}; 1 is the '
                     "base detector, 2 is the paper's setting"
                 )
-        if variant.type == 'baseline' and (label_stages, reg_stages) != (1, 1):
+        if detector.type == 'baseline' and (label_stages, reg_stages) != (1, 1):
             raise ValueError(
                 f"variant='baseline' has one stage, but label_stages={label_stages} "
                 f'and reg_stages={reg_stages}: remove them, or use '
@@ -66,7 +66,7 @@ class StageOptions(NamedTuple):
                 f"'first' (the first stage's for all), got {cls_normalizer!r}"
             )
         weights = _check_weights(stage_loss_weights, label_stages)
-        return cls(label_stages, reg_stages, weights, variant)
+        return cls(label_stages, reg_stages, weights, detector)
 
 
 def _check_weights(

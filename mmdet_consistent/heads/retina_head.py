@@ -1,5 +1,7 @@
 """ConRetinaNet's head."""
 
+from typing import Any
+
 import torch
 from mmdet.models.dense_heads import RetinaHead
 from mmdet.registry import MODELS
@@ -22,6 +24,9 @@ class ConsistentRetinaHead(ConsistentMixin, RetinaHead):
     deltas per regression stage. The options are those of :class:`ConsistentMixin`;
     every other argument is ``RetinaHead``'s.
     """
+
+    later_cls: Any
+    later_reg: Any
 
     def box_output_layers(self) -> list[tuple[nn.Module, str]]:
         """Return ``retina_reg``, which serves all levels."""

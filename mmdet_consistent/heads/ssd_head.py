@@ -1,6 +1,6 @@
 """ConSSD's head."""
 
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from mmdet.models.dense_heads import SSDHead
@@ -23,6 +23,8 @@ class SSDStages(ConsistentMixin):
     #: mmdet's predict path reads it from every head, but its SSD head has no such
     #: module.
     loss_cls: Optional[nn.Module] = None
+    later_cls: Any
+    later_reg: Any
 
     def box_output_layers(self) -> list[tuple[nn.Module, str]]:
         """Return the last layer of each level's box branch."""
@@ -40,7 +42,7 @@ class SSDStages(ConsistentMixin):
                 "features a gate could admit; use variant='cascade' or 'consistent'"
             )
 
-        def stages(levels: nn.ModuleList, count: int) -> nn.ModuleList:
+        def stages(levels: Any, count: int) -> nn.ModuleList:
             return nn.ModuleList(
                 nn.ModuleList(LaterTower(x[:-1], x[-1], None) for x in levels)
                 for _ in range(1, count)
@@ -63,15 +65,15 @@ class SSDStages(ConsistentMixin):
         if not self.variant.has_separate_towers:
             return cls_scores, bbox_preds
         for level, features in enumerate(x):
-            cls_scores[level] = torch.cat(
-                [cls_scores[level]]
-                + [stage[level](features, features)[0] for stage in self.later_cls],
-                dim=1,
+            scores, preds = (
+                [first] + [stage[level](features, features)[0] for stage in later]
+                for first, later in (
+                    (cls_scores[level], self.later_cls),
+                    (bbox_preds[level], self.later_reg),
+                )
             )
-            bbox_preds[level] = stack_deltas(
-                [bbox_preds[level]]
-                + [stage[level](features, features)[0] for stage in self.later_reg]
-            )
+            cls_scores[level] = torch.cat(scores, dim=1)
+            bbox_preds[level] = stack_deltas(preds)
         return cls_scores, bbox_preds
 
     def label_losses(

@@ -3,16 +3,12 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
-from mmdet.models.task_modules.assigners import BaseAssigner
 from mmdet.models.task_modules.coders import BaseBBoxCoder
-from torch import nn
-
-from .box_loss import BoxLoss
 
 
-@dataclass
+@dataclass(eq=False)
 class Stage:
     """A label set and a regression that start from the same anchors Aᵏ.
 
@@ -20,11 +16,11 @@ class Stage:
         index: k. Stage 0 is the base head's own.
         weight: Weight of the classification loss under this stage's labels, one of
             (1, α, …) in Eq. 1. ``None`` if the stage supplies no labels.
-        bbox_coder: Box coder of the stage's deltas tᵏ. ``None`` if the stage has no
+        bbox_coder: mmdet's box coder of the deltas tᵏ. ``None`` if the stage has no
             regression.
-        assigner: Assigns ground truths to the stage's anchors.
-        loss_cls: Classification loss module.
-        box_loss: Box loss.
+        assigner: mmdet's assigner of ground truths to the stage's anchors.
+        loss_cls: mmdet's classification loss module.
+        box_loss: A :class:`BoxLoss`.
         previous: The stage whose regression yields this stage's anchors.
 
     The last four are ``None`` where they do not apply: without a ``train_cfg``, for a
@@ -32,11 +28,11 @@ class Stage:
     """
 
     index: int
-    weight: Optional[float] = None
-    bbox_coder: Optional[BaseBBoxCoder] = None
-    assigner: Optional[BaseAssigner] = None
-    loss_cls: Optional[nn.Module] = None
-    box_loss: Optional[BoxLoss] = None
+    weight: Any = None
+    bbox_coder: Any = None
+    assigner: Any = None
+    loss_cls: Any = None
+    box_loss: Any = None
     previous: Optional['Stage'] = None
 
     def log_name(self, quantity: str) -> str:
@@ -67,7 +63,7 @@ def link_stages(weights: Sequence[float], coders: Sequence[BaseBBoxCoder]) -> li
     return stages
 
 
-def loss_of_later_stage(loss: nn.Module) -> nn.Module:
+def loss_of_later_stage(loss: Any) -> Any:
     """Return the loss module of a later stage: the base head's, or a copy of it.
 
     A stateful loss (GHM) keeps separate statistics per stage. A loss that does not

@@ -43,10 +43,15 @@ class StageTargets:
     positive: Tensor
     gt_index: Tensor
     gt_bboxes: Tensor
-    avg_factor: Union[Tensor, float]
-    cls_avg_factor: Union[Tensor, float, None] = None
+    avg_factor: Any
+    cls_avg_factor: Any = None
     quality: Optional[Tensor] = None
     select_rows: bool = True
+
+    @property
+    def label_factor(self) -> Any:
+        """Normaliser of the classification loss."""
+        return self.avg_factor if self.cls_avg_factor is None else self.cls_avg_factor
 
     def box_rows(self, select: bool) -> Tensor:
         """Return flat indices (P,) into N·A: the positives, or all rows."""
@@ -228,8 +233,8 @@ class GroundTruth(NamedTuple):
         gt_inds: Tensor,
         num_classes: int,
         pos_weight: float,
-        avg_factor: Optional[float] = None,
-        **fields: Any,
+        avg_factor: Union[Tensor, float, None] = None,
+        select_rows: bool = True,
     ) -> StageTargets:
         """Turn matched ground truths into the targets of a stage.
 
@@ -240,7 +245,7 @@ class GroundTruth(NamedTuple):
             pos_weight: Label weight of positives; 1 if not above 0.
             avg_factor: Normaliser. Default: the positives of each image, at least 1 per
                 image, added up, as mmdet counts them.
-            **fields: Other fields of :class:`StageTargets`.
+            select_rows: See :class:`StageTargets`.
         """
         positive = gt_inds > 0
         gt_index = (gt_inds - 1).clamp(min=0)
@@ -248,7 +253,7 @@ class GroundTruth(NamedTuple):
         if pos_weight > 0:
             label_weights = torch.where(positive, pos_weight, label_weights)
         if avg_factor is None:
-            avg_factor = positive.sum(dim=1).clamp(min=1).sum()
+            avg_factor = positive.sum(dim=1).clamp(min=1).sum()  # of each image
         return StageTargets(
             boxes=boxes,
             labels=torch.where(positive, self.labels.gather(1, gt_index), num_classes),
@@ -257,5 +262,5 @@ class GroundTruth(NamedTuple):
             gt_index=gt_index,
             gt_bboxes=self.bboxes,
             avg_factor=avg_factor,
-            **fields,
+            select_rows=select_rows,
         )

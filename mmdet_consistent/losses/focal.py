@@ -1,7 +1,7 @@
 """Focal loss of one set of logits under several label sets at once."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional
 
 import torch
 import torch.nn.functional as F
@@ -67,7 +67,7 @@ class _FocalLosses(torch.autograd.Function):
         ctx.gamma, ctx.alpha = gamma, alpha
         ctx.select, ctx.num_parts = select, num_parts
         slopes: list[Optional[Tensor]] = []
-        losses: Union[Tensor, float] = 0.0
+        losses: Any = 0.0
         for part, (logits, labels, weights) in enumerate(_parts(tensors)):
             row_sums, slope = _background(
                 logits, labels, gamma, alpha, ctx.needs_input_grad[4 + part]

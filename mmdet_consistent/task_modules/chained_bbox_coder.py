@@ -11,21 +11,21 @@ from torch import Tensor
 
 @TASK_UTILS.register_module()
 class ChainedBBoxCoder(BaseBBoxCoder):
-    """Decodes S·4 deltas a box, each stage from where the one before ended.
+    """Decodes S·4 deltas per box, each stage from where the previous one ended.
 
-    mmdet's inference path cuts the box output into rows of ``encode_size``,
-    keeps the rows that survive the score threshold and top-k, and calls
-    ``decode`` once. With this coder in place of the base one, that call gives
-    the boxes of the last stage, and nothing else changes.
+    mmdet's inference path cuts the box output into rows of ``encode_size``, keeps the
+    rows that survive the score threshold and top-k, and calls ``decode`` once. With
+    this coder in place of the base head's, that call returns the boxes of the last
+    stage, and nothing else changes.
 
     Args:
-        stages: One box coder (config or object) for each stage, each with four
-            deltas a box.
-        extra_values: Values that follow the deltas of a box and are no deltas.
+        stages: One box coder (config or object) per stage, each with four deltas per
+            box.
+        extra_values: Number of values that follow the deltas of a box.
 
     Raises:
-        ValueError: If a stage's coder doesn't have four deltas a box, or not four
-            means and deviations for them.
+        ValueError: If a stage's coder does not have four deltas per box, with four
+            means and deviations.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class ChainedBBoxCoder(BaseBBoxCoder):
             if stage.encode_size != 4:
                 raise ValueError(
                     f'the box coder of regression stage {index} is '
-                    f'{type(stage).__name__} with {stage.encode_size} deltas a '
-                    'box; stages can be chained with 4 deltas a box only: use '
+                    f'{type(stage).__name__} with {stage.encode_size} deltas per '
+                    'box; only coders with 4 deltas per box can be chained: use '
                     "type='DeltaXYWHBBoxCoder' or another 4-delta coder"
                 )
             for name in ('means', 'stds'):
@@ -55,10 +55,10 @@ class ChainedBBoxCoder(BaseBBoxCoder):
         self.encode_size = 4 * len(self.stages) + extra_values
 
     def encode(self, bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:
-        """Not defined: a stage's target needs the boxes of that very stage."""
+        """Raise: the target of a stage depends on the boxes of that stage."""
         raise NotImplementedError(
-            'a chained coder has no single target; use `stages[k].encode` with '
-            'the boxes that stage k starts from'
+            'a chained coder has no single target: call `stages[k].encode` with the '
+            'boxes that stage k starts from'
         )
 
     def decode(
@@ -68,17 +68,17 @@ class ChainedBBoxCoder(BaseBBoxCoder):
         max_shape: Optional[Sequence] = None,
         **kwargs: Any,
     ) -> Union[Tensor, BaseBoxes]:
-        """Decode all stages, and clip to the image once, at the end.
+        """Decode all stages, and clip to the image once at the end.
 
         Args:
-            bboxes: Prior boxes, shape (..., 4), xyxy in pixels.
-            pred_bboxes: Deltas, shape (..., S·4 + E), stage after stage; the E extra
-                values are not looked at.
+            bboxes: Prior boxes, (..., 4), xyxy in pixels.
+            pred_bboxes: Deltas, (..., S·4 + E), stage after stage. The E extra values
+                are ignored.
             max_shape: (height, width) to clip the last stage's boxes to.
-            **kwargs: Passed on to each stage's ``decode``.
+            **kwargs: Passed to each stage's ``decode``.
 
         Returns:
-            The last stage's boxes, shape (..., 4), xyxy in pixels.
+            Boxes of the last stage, (..., 4), xyxy in pixels.
         """
         last = len(self.stages) - 1
         for index, stage in enumerate(self.stages):

@@ -6,7 +6,7 @@ of each image is visited here in small blocks with a running best.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 import torch
 from mmdet.structures.bbox import bbox_overlaps
@@ -146,7 +146,7 @@ class _LowQualitySearch:
     def low_quality_matches(
         self, boxes: Tensor, gt_bboxes: Tensor, out: Optional[Tensor]
     ) -> Tensor:
-        """Return ``i + 1`` of the last ground truth i that takes a box, or 0: (N, A)."""
+        """Return ``i + 1`` of the last ground truth i to take a box, or 0: (N, A)."""
         taken = torch.zeros(
             (len(gt_bboxes), boxes.shape[1]), dtype=torch.long, device=boxes.device
         )
@@ -160,7 +160,7 @@ class _LowQualitySearch:
             first = torch.stack(self.places).gather(0, first_block[None])[0]
             return taken.scatter_reduce_(1, first, marks, 'amax')
         for block, value in zip(self.blocks, values):
-            columns: object = slice(None)
+            columns: Union[slice, Tensor] = slice(None)
             if self.select and len(self.blocks) > 1:
                 here = (value == top) & takes
                 columns = here.any(dim=0).nonzero().squeeze(1)

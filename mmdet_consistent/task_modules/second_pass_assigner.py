@@ -18,27 +18,27 @@ from .max_iou import MatchRule, match_max_iou
 
 @TASK_UTILS.register_module()
 class SecondPassAssigner(BaseAssigner):
-    """Assigns ground truth to boxes that were already regressed once.
+    """Assigns ground truths to boxes that have been regressed already.
 
-    A box is positive where its highest IoU is at least ``pos_iou_thr``,
-    negative where it is below ``neg_iou_thr``, ignored between. Nothing is
-    ever forced positive (no low-quality matches). Boxes in ignore regions are
-    treated as :class:`mmdet.models.task_modules.MaxIoUAssigner` does, with the
-    base assigner's setting unless one is given here.
+    A box is positive if its highest IoU is at least ``pos_iou_thr``, negative if it is
+    below ``neg_iou_thr``, and ignored in between. No box is forced positive: there are
+    no low-quality matches. Boxes in ignore regions are treated as by
+    :class:`mmdet.models.task_modules.MaxIoUAssigner`, with the base assigner's setting
+    unless one is given here.
 
     Memory is O(boxes), whatever the number of ground truths.
 
     Args:
         pos_iou_thr: Lowest IoU of a positive (the paper's Table 2: 0.6).
         neg_iou_thr: A highest IoU below this is a negative (0.5).
-        ignore_iof_thr: Overlap with an ignore region above which a box is
-            ignored; not positive: no such rule. ``None``: the base assigner's.
-        ignore_wrt_candidates: Whether that overlap is relative to the box's
-            own area (else: the region's). ``None``: the base assigner's.
+        ignore_iof_thr: Overlap with an ignore region above which a box is ignored. Not
+            positive: no such rule. ``None``: the base assigner's.
+        ignore_wrt_candidates: Whether that overlap is relative to the box's own area,
+            else to the region's. ``None``: the base assigner's.
 
     Raises:
-        ValueError: If the thresholds are not numbers with 0 <= neg <= pos <= 1,
-            or another option is of the wrong kind.
+        ValueError: If the thresholds are not numbers with 0 <= neg <= pos <= 1, or
+            another option has the wrong type.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class SecondPassAssigner(BaseAssigner):
         self.ignore_wrt_candidates = ignore_wrt_candidates
 
     def inherit_ignore_rule(self, base_assigner: BaseAssigner) -> None:
-        """Take the ignore settings not given here from the base assigner."""
+        """Take over the base assigner's ignore settings where none were given."""
         for name in ('ignore_iof_thr', 'ignore_wrt_candidates'):
             if getattr(self, name) is None:
                 setattr(self, name, getattr(base_assigner, name, None))
 
     @property
     def rule(self) -> MatchRule:
-        """The thresholds, for :func:`match_max_iou`."""
+        """Rule for :func:`match_max_iou`."""
         return MatchRule(
             pos_iou_thr=self.pos_iou_thr,
             neg_iou_thr=self.neg_iou_thr,
@@ -96,16 +96,16 @@ class SecondPassAssigner(BaseAssigner):
         gt_instances_ignore: Optional[InstanceData] = None,
         **kwargs: Any,
     ) -> AssignResult:
-        """Assign one image's boxes; mmdet's assigner interface.
+        """Assign the boxes of one image (mmdet's assigner interface).
 
         Args:
-            pred_instances: ``priors`` of shape (A, 4), xyxy in pixels.
+            pred_instances: ``priors`` (A, 4), xyxy in pixels.
             gt_instances: ``bboxes`` (G, 4), xyxy in pixels, ``labels`` (G,).
             gt_instances_ignore: ``bboxes`` of ignore regions, (I, 4).
-            **kwargs: Unused, as in mmdet's assigners.
+            **kwargs: Ignored, as in mmdet's assigners.
 
         Returns:
-            mmdet's assign result over the A boxes.
+            mmdet's assign result for the A boxes.
         """
         boxes = get_box_tensor(pred_instances.priors)
         gt_bboxes = get_box_tensor(gt_instances.bboxes)
@@ -127,11 +127,11 @@ class SecondPassAssigner(BaseAssigner):
 
 
 def rule_of(assigner: BaseAssigner) -> Optional[MatchRule]:
-    """The rule by which a batch can be matched in the assigner's stead.
+    """Return the rule by which a whole batch can be matched as the assigner would.
 
     Returns:
-        The rule of a :class:`SecondPassAssigner`, or of mmdet's ``MaxIoUAssigner``;
-        ``None`` for anything else, and for options that the rule can't express.
+        The rule of a :class:`SecondPassAssigner` or of mmdet's ``MaxIoUAssigner``.
+        ``None`` for any other assigner, and for options that the rule cannot express.
     """
     if isinstance(assigner, SecondPassAssigner):
         own = type(assigner).assign is SecondPassAssigner.assign
@@ -142,7 +142,7 @@ def rule_of(assigner: BaseAssigner) -> Optional[MatchRule]:
         return None
     calculator = assigner.iou_calculator
     plain = type(calculator) is BboxOverlaps2D and calculator.dtype is None
-    # A tuple asks for other negatives, and mmdet takes an int for no threshold.
+    # A tuple selects other negatives, and mmdet treats an int as no threshold.
     if not plain or type(assigner.neg_iou_thr) is not float:
         return None
     if assigner.min_pos_iou < 0 or assigner.pos_iou_thr < 0:

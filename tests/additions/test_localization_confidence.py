@@ -253,6 +253,15 @@ def test_nothing_found(kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
+def test_predict_by_feat_takes_mmdets_positional_arguments(kind):
+    head = build(kind)
+    scores, preds = outputs(head)
+    by_name = head.predict_by_feat(scores, preds, batch_img_metas=metas())
+    by_place = head.predict_by_feat(scores, preds, None, metas())
+    assert_same(by_name, by_place)
+
+
+@pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('stages', [(1, 1), (2, 2), (2, 3)])
 def test_without_positives_the_loss_is_0_and_has_a_graph(kind, stages):
     head = build(kind, stages)

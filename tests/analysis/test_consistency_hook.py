@@ -11,6 +11,7 @@ from mmdet_consistent.engine.hooks.consistency import (
     anchor_labels,
     assigner_of,
 )
+from mmdet_consistent.heads.stage import Stage
 from mmdet_consistent.task_modules import SecondPassAssigner
 from tests.support.tiny_detector import ROOT, tiny_config
 
@@ -34,7 +35,7 @@ def test_agreement_of_anchor_labels_leaves_out_ignored_anchors():
 
 def test_assigner_of_prefers_the_heads_own_assigners():
     class Head:
-        stage_assigners = [SecondPassAssigner(0.65, 0.55)]
+        stages = [Stage(0), Stage(1, assigner=SecondPassAssigner(0.65, 0.55))]
 
     thresholds = [assigner_of(Head(), stage).pos_iou_thr for stage in range(3)]
     assert thresholds == [0.5, 0.65, 0.7]

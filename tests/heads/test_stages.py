@@ -1,5 +1,7 @@
 """Each stage has its own coder and its own losses; boxes gone astray are out."""
 
+import copy
+
 import pytest
 import torch
 from mmdet.models.losses import L1Loss
@@ -130,15 +132,41 @@ def test_an_assigner_of_ones_own_is_asked():
     assert actual['num_pos_s1'] > 0
 
 
-def test_pretrained_later_stages_are_kept(tmp_path):
+@pytest.mark.parametrize('as_list', [False, True])
+def test_init_weights_keeps_later_stages_of_a_pretrained_file(tmp_path, as_list):
     trained = build_head()
     torch.nn.init.normal_(trained.retina_reg.later_stages[0].weight)
     path = tmp_path / 'head.pth'
     torch.save(dict(state_dict=trained.state_dict()), path)
-    head = build_head(init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+    init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    if as_list:
+        init_cfg = [dict(type='Normal', layer='Conv2d', std=0.01), init_cfg]
+    head = build_head(init_cfg=init_cfg)
     head.init_weights()
     for name, value in trained.state_dict().items():
         assert torch.equal(head.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize('variant', ['consistent', 'cascade'])
+def test_second_init_weights_changes_nothing(variant):
+    head = build_head(variant=variant)
+    head.init_weights()
+    for parameter in head.parameters():  # as if trained
+        torch.nn.init.normal_(parameter)
+    trained = copy.deepcopy(head.state_dict())
+    head.init_weights()
+    for name, value in trained.items():
+        assert torch.equal(head.state_dict()[name], value), name
+
+
+def test_init_weights_lets_later_stages_leave_boxes_unchanged():
+    named = dict(type='Normal', name='retina_reg', std=1.0)
+    head = build_head(
+        init_cfg=dict(type='Normal', layer='Conv2d', std=0.01, override=named)
+    )
+    head.init_weights()
+    assert head.retina_reg.weight.std() > 0.5
+    assert not head.retina_reg.later_stages[0].weight.any()
 
 
 def test_a_box_loss_unknown_here_gets_weights_and_normaliser():

@@ -67,13 +67,9 @@ class GenericStages(ConsistentMixin):
 
     def base_syncs_normalizer(self) -> bool:
         """Return whether the base head's own loss averages over the processes."""
-        owners = (
-            kind for kind in type(self).__mro__ if issubclass(kind, BaseDenseHead)
-        )
-        own = (kind for kind in owners if not issubclass(kind, ConsistentMixin))
-        return (
-            next(kind for kind in own if 'loss_by_feat' in vars(kind)) in SYNCING_HEADS
-        )
+        kinds = self.base_class().__mro__
+        owner = next(kind for kind in kinds if 'loss_by_feat' in vars(kind))
+        return owner in SYNCING_HEADS
 
     def uses_decoded_boxes(self) -> bool:
         """Return whether the box loss compares boxes: IoU losses always do."""
@@ -91,13 +87,9 @@ class GenericStages(ConsistentMixin):
         The base head's further outputs, if it has any, come third.
         """
         count = len(other_output_names(type(self)))
-        return super().loss_by_feat(
-            cls_scores,
-            bbox_preds,
-            *inputs[count:],
-            other_outputs=inputs[:count],
-            **kwargs,
-        )
+        others, truths = inputs[:count], inputs[count:]
+        kwargs.update(other_outputs=others)
+        return super().loss_by_feat(cls_scores, bbox_preds, *truths, **kwargs)
 
     def predict_by_feat(
         self,

@@ -45,7 +45,7 @@ REFUSED = {
 
 
 def make_consistent(
-    head: type, box_outputs: Optional[Sequence[str]] = None
+    head: Any, box_outputs: Optional[Sequence[str]] = None
 ) -> type[ConsistentMixin]:
     """Return the consistent version of an anchor-based dense head.
 
