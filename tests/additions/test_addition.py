@@ -8,7 +8,7 @@ from tests.support.builders import SAMPLING, build_head, features, ground_truth,
 
 @MODELS.register_module()
 class TwoValues(Addition):
-    """Writes down what it is asked, and by whom."""
+    """Notes its calls."""
 
     num_values = 2
 
@@ -42,14 +42,14 @@ def head_with_both(reg_stages=2):
 
 @MODELS.register_module()
 class Curious(Addition):
-    """Keeps what it is told of a batch and of its targets."""
+    """Keeps the batch and the targets it receives."""
 
     def adjust_targets(self, head, batch, targets):
         self.batch, self.targets = batch, targets
         return targets
 
 
-def test_it_is_told_of_the_whole_batch():
+def test_adjust_targets_receives_the_whole_batch():
     head = build_head(additions=[dict(type='Curious')])
     scores, preds = head(features())
     truth = ground_truth()
@@ -65,7 +65,7 @@ def test_it_is_told_of_the_whole_batch():
     assert sorted(head.additions[0].targets) == [0, 1]
 
 
-def test_a_samplers_normaliser_is_what_it_chose():
+def test_targets_carry_the_samplers_normaliser():
     sampler = dict(SAMPLING['train_cfg']['sampler'], num=10**6)
     options = dict(SAMPLING, train_cfg=dict(sampler=sampler))
     head = build_head(additions=[dict(type='Curious')], **options)
@@ -77,7 +77,7 @@ def test_a_samplers_normaliser_is_what_it_chose():
 
 
 @pytest.mark.parametrize('reg_stages', [1, 2, 3])
-def test_each_gets_its_own_values(reg_stages):
+def test_addition_values_are_the_additions_own(reg_stages):
     head, _ = head_with_both(reg_stages)
     anchors, row = head.num_base_priors, 4 * reg_stages + 5
     assert head.bbox_coder.encode_size == row
@@ -96,7 +96,7 @@ def test_each_gets_its_own_values(reg_stages):
             assert torch.equal(values[1, anchor, :, 2, 3], expected)
 
 
-def test_their_losses_stand_beside_the_heads_and_reach_the_output():
+def test_addition_losses_join_the_heads_and_train_the_output():
     head, _ = head_with_both()
     losses = head.loss_by_feat(*head(features()), ground_truth(), metas())
     assert {'loss_TwoValues', 'loss_ThreeValues', 'loss_cls_s1'} <= set(losses)
@@ -106,7 +106,7 @@ def test_their_losses_stand_beside_the_heads_and_reach_the_output():
     assert (grad[:, 2:] > 0).all()
 
 
-def test_suppression_goes_through_all_of_them():
+def test_post_process_runs_through_all_additions():
     head, calls = head_with_both()
     plain = build_head()
     plain.load_state_dict(head.state_dict(), strict=False)
@@ -143,12 +143,12 @@ def test_suppression_goes_through_all_of_them():
         ),
     ],
 )
-def test_impossible_additions_are_refused(options, message):
+def test_invalid_additions_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build_head(**options)
 
 
-def test_a_head_that_leaves_all_to_its_base_takes_none():
+def test_attach_refuses_a_head_without_a_stage_of_ours():
     options = dict(additions=[dict(type='TwoValues')], label_stages=1, reg_stages=1)
     assert build_head(**options).layout.num_extra == 2  # its loss is made here
     with pytest.raises(ValueError, match='set label_stages or reg_stages to 2'):

@@ -8,7 +8,6 @@ from torch import nn
 from mmdet_consistent.additions import Addition
 from mmdet_consistent.additions.aligned_conv import SPANS, AlignedConv2d
 from mmdet_consistent.heads.box_output import StagedConv2d
-from tests.heads.test_no_sync import Waits
 from tests.reference.aligned_features import aligned_outputs
 from tests.support.builders import (
     HEAD,
@@ -19,9 +18,11 @@ from tests.support.builders import (
     ground_truth,
     instances,
     metas,
+    total_loss,
 )
 from tests.support.ssd_builders import HEAD as SSD_HEAD
 from tests.support.ssd_builders import build_ssd_head, ssd_features
+from tests.support.waits import Waits
 
 ALIGNED = dict(additions=[dict(type='AlignedFeatures')])
 KINDS = {'retina': (build_head, features), 'ssd': (build_ssd_head, ssd_features)}
@@ -43,10 +44,6 @@ def box_outputs(head):
 def losses_of(head, x, gts=None):
     losses = head.loss_by_feat(*head(x), gts or ground_truth(), metas())
     return as_scalars(losses)
-
-
-def total(losses):
-    return sum(v.sum() for k, v in losses.items() if 'loss' in k)
 
 
 # ------------------------------------------------------------ the reference
@@ -81,7 +78,7 @@ def make_conv(kernel, dilation, extra, span, seed):
     size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     seed=st.integers(0, 99),
 )
-def test_forward_and_backward_equal_the_loops(
+def test_aligned_conv_equals_the_naive_reference(
     kernel, dilation, extra, span, size, seed
 ):
     conv = make_conv(kernel, dilation, extra, span, seed)
@@ -136,7 +133,7 @@ def test_forward_and_backward_equal_the_loops(
 
 
 @kinds
-def test_while_boxes_stay_it_is_the_ordinary_convolution(kind):
+def test_aligned_conv_equals_the_ordinary_one_while_boxes_stay(kind):
     build, inputs = KINDS[kind]
     plain, ours = (later_random(build(**o)) for o in ({}, ALIGNED))
     for head in (plain, ours):
@@ -150,7 +147,7 @@ def test_while_boxes_stay_it_is_the_ordinary_convolution(kind):
 
 @kinds
 @pytest.mark.parametrize('span', SPANS)
-def test_fresh_it_is_the_plain_head_and_loads_its_file(kind, span):
+def test_fresh_aligned_head_equals_the_plain_head_and_loads_its_file(kind, span):
     build, inputs = KINDS[kind]
     plain = build()
     ours = build(additions=[dict(type='AlignedFeatures', span=span)])
@@ -164,7 +161,7 @@ def test_fresh_it_is_the_plain_head_and_loads_its_file(kind, span):
 
 
 @kinds
-def test_it_looks_where_the_boxes_have_got_to(kind):
+def test_aligned_conv_samples_at_the_refined_boxes(kind):
     """Boxes two cells to the right see what a plain head sees two cells further."""
     build, inputs = KINDS[kind]
     ours, plain = (later_random(build(**o)) for o in (ALIGNED, {}))
@@ -185,7 +182,7 @@ def test_it_looks_where_the_boxes_have_got_to(kind):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_initialisation_is_the_base_heads():
+def test_aligned_head_is_initialised_as_the_base_head():
     """mmengine's initialisers go by the names of a layer's bases."""
     results = []
     for options in ({}, ALIGNED):
@@ -205,17 +202,17 @@ def test_initialisation_is_the_base_heads():
 
 @kinds
 @pytest.mark.parametrize('stages', [(1, 2), (2, 2), (2, 3), (3, 2)])
-def test_a_step_trains_every_parameter(kind, stages):
+def test_aligned_head_trains_every_parameter(kind, stages):
     build, inputs = KINDS[kind]
     head = build(label_stages=stages[0], reg_stages=stages[1], **ALIGNED)
-    total(losses_of(later_random(head, 0.01), inputs())).backward()
+    total_loss(losses_of(later_random(head, 0.01), inputs())).backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
 
 
 @kinds
-def test_where_it_looks_has_no_gradient(kind):
+def test_sampling_points_have_no_gradient(kind):
     build, inputs = KINDS[kind]
     head = later_random(build(**ALIGNED))
     losses_of(head, inputs())['loss_bbox_s1'].backward()
@@ -225,17 +222,17 @@ def test_where_it_looks_has_no_gradient(kind):
 
 
 @kinds
-def test_nothing_to_find_gives_losses_with_a_graph(kind):
+def test_images_without_objects_give_losses_with_a_graph(kind):
     build, inputs = KINDS[kind]
     head = later_random(build(**ALIGNED))
     losses = losses_of(head, inputs(), [instances([], [])] * 2)
     assert losses['loss_bbox_s1'] == 0
-    total(losses).backward()
+    total_loss(losses).backward()
     assert all(p.grad is not None for p in head.parameters())
 
 
 @kinds
-def test_neither_forward_nor_backward_waits_for_a_gpu(kind):
+def test_aligned_training_step_waits_for_nothing(kind):
     build, inputs = KINDS[kind]
     head = later_random(build(**ALIGNED))
     with Waits() as waits:
@@ -245,7 +242,7 @@ def test_neither_forward_nor_backward_waits_for_a_gpu(kind):
 
 
 @kinds
-def test_unsound_boxes_stay_where_they_were(kind):
+def test_invalid_boxes_keep_their_sampling_points(kind):
     build, inputs = KINDS[kind]
     head = later_random(build(**ALIGNED))
     plain = later_random(build())
@@ -262,14 +259,14 @@ def test_unsound_boxes_stay_where_they_were(kind):
 
 
 @kinds
-def test_mixed_precision_is_near_and_keeps_its_type(kind):
+def test_aligned_conv_in_mixed_precision_is_close_and_keeps_dtype(kind):
     build, inputs = KINDS[kind]
     head = later_random(build(**ALIGNED))
     exact = head(inputs())[1]
     with torch.autocast('cpu', dtype=torch.bfloat16):
         mixed = head(inputs())[1]
         losses = losses_of(head, inputs())
-    total(losses).backward()
+    total_loss(losses).backward()
     for a, b in zip(exact, mixed):
         assert b.dtype == torch.bfloat16
         assert (a - b.float()).abs().mean() < 0.05 * a.abs().mean()
@@ -354,7 +351,7 @@ def test_values_of_other_additions_are_aligned_to_the_final_boxes(monkeypatch):
         ),
     ],
 )
-def test_impossible_options_are_refused(options, words):
+def test_invalid_options_are_refused(options, words):
     assert_refused(words, build_head, **options)
 
 
@@ -368,7 +365,7 @@ def test_impossible_options_are_refused(options, words):
         (dict(in_channels=4, groups=2), 'groups'),
     ],
 )
-def test_other_convolutions_are_refused(wrong, word):
+def test_unsupported_convolutions_are_refused(wrong, word):
     settings = dict(in_channels=3, out_channels=8, kernel_size=3, padding=1)
     base = nn.Conv2d(**{**settings, **wrong})
     staged = StagedConv2d(base, [torch.zeros(4)])
@@ -376,14 +373,14 @@ def test_other_convolutions_are_refused(wrong, word):
         AlignedConv2d(staged, ANCHORS, STRIDE, None)
 
 
-def test_a_single_level_may_count_in_pixels():
+def test_single_level_accepts_a_coder_in_pixels():
     generator = dict(HEAD['anchor_generator'], strides=[16])
     coder = dict(type='DeltaXYWHBBoxCoder', add_ctr_clamp=True)
     head = build_head(anchor_generator=generator, bbox_coder=coder, **ALIGNED)
     assert isinstance(head.retina_reg, AlignedConv2d)
 
 
-def test_ssds_levels_may_differ():
+def test_ssd_levels_may_have_different_anchors():
     sizes = SSD_HEAD['anchor_generator']['min_sizes']
     strides = SSD_HEAD['anchor_generator']['strides']
     assert len({s / t for s, t in zip(sizes, strides)}) > 1

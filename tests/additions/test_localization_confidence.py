@@ -24,6 +24,7 @@ from tests.support.builders import (
     instances,
     metas,
     small_detector,
+    total_loss,
 )
 from tests.support.ssd_builders import build_ssd_head, ssd_features
 from tests.support.waits import Waits
@@ -88,7 +89,7 @@ def spy_on_losses(head):
     st.integers(0, 2**16),
     st.sampled_from([0.5, 1.0]),
 )
-def test_loss_and_gradient_are_those_of_loops(kind, stages, seed, weight):
+def test_loss_iou_equals_the_naive_reference(kind, stages, seed, weight):
     head = build(kind, stages, loss_weight=weight)
     seen = spy_on_losses(head)
     scores, preds = outputs(head, seed, 0.1)
@@ -144,7 +145,7 @@ def assert_same(one, two, rtol=0.0):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_with_beta_0_all_is_as_without(kind):
+def test_beta_0_equals_the_head_without_the_addition(kind):
     build_one, _ = KINDS[kind]
     plain, head = build_one(), build(kind, beta=0)
     scores, preds = outputs(head)
@@ -157,7 +158,7 @@ def test_with_beta_0_all_is_as_without(kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_fresh_one_ranks_boxes_as_without(kind):
+def test_fresh_confidence_keeps_the_ranking(kind):
     build_one, inputs = KINDS[kind]
     plain, head = build_one(), build(kind)
     missing = head.load_state_dict(plain.state_dict(), strict=False)
@@ -171,7 +172,7 @@ def test_a_fresh_one_ranks_boxes_as_without(kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_the_output_learns_the_ious(kind):
+def test_confidence_learns_the_ious(kind):
     head, x = build(kind), KINDS[kind][1]()
     start = head.loss_by_feat(*head(x), GROUND_TRUTH, metas())['loss_iou'].item()
     own = [p for n, p in head.named_parameters() if '.later_stages.1.' in n]
@@ -228,7 +229,7 @@ def run(config):
 
 @settings(max_examples=15, deadline=None)
 @given(CONFIGS)
-def test_scores_are_tempered(config):
+def test_scores_are_tempered_as_in_the_naive_reference(config):
     found, expected = run(config)
     for one, two in zip(found, expected):
         assert set(one.keys()) == {'bboxes', 'scores', 'labels'}
@@ -244,7 +245,7 @@ def test_scores_are_tempered(config):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_nothing_found(kind):
+def test_predict_without_detections_returns_empty_results(kind):
     head = build(kind)
     cfg = ConfigDict(head.test_cfg, score_thr=0.999999)
     for image in predict(head, outputs(head), cfg=cfg, rescale=True):
@@ -263,17 +264,17 @@ def test_predict_by_feat_takes_mmdets_positional_arguments(kind):
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('stages', [(1, 1), (2, 2), (2, 3)])
-def test_without_positives_the_loss_is_0_and_has_a_graph(kind, stages):
+def test_loss_iou_without_positives_is_a_differentiable_zero(kind, stages):
     head = build(kind, stages)
     _, inputs = KINDS[kind]
     losses = as_scalars(head.loss_by_feat(*head(inputs()), NOTHING, metas()))
     assert losses['loss_iou'] == 0
-    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    total_loss(losses).backward()
     assert all(p.grad is not None for p in head.parameters())
 
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), 1e30])
-def test_bad_numbers_cost_nothing(bad):
+def test_non_finite_values_of_uncounted_anchors_cost_nothing(bad):
     head = build()
     seen = spy_on_losses(head)
     scores, preds = outputs(head, offset=0.1)
@@ -303,18 +304,18 @@ def test_bad_numbers_cost_nothing(bad):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_training_waits_for_no_gpu(kind):
+def test_training_step_waits_for_nothing(kind):
     head, (_, inputs) = build(kind), KINDS[kind]
     on_cpu = head.loss_by_feat(*head(inputs()), GROUND_TRUTH, metas())['loss_iou']
     head.select_rows = False
     with Waits() as waits:
         losses = as_scalars(head.loss_by_feat(*head(inputs()), GROUND_TRUTH, metas()))
-        sum(v for k, v in losses.items() if 'loss' in k).backward()
+        total_loss(losses).backward()
     assert waits.found == []
     torch.testing.assert_close(losses['loss_iou'], on_cpu)
 
 
-def test_half_precision():
+def test_loss_iou_is_float32_in_half_precision():
     head = build()
     scores, preds = outputs(head, offset=0.1)
     exact = head.loss_by_feat(scores, preds, GROUND_TRUTH, metas())['loss_iou']
@@ -337,7 +338,7 @@ def test_half_precision():
         (dict(loss_weight=None), 'loss_weight'),
     ],
 )
-def test_impossible_options(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build(**options)
 
@@ -358,7 +359,7 @@ class WithQuality(AnchorHead):
         (GFLHead, 'GFLHead has its own _predict_by_feat_single'),
     ],
 )
-def test_heads_that_it_does_not_suit(base, message):
+def test_attach_refuses_heads_with_own_scores(base, message):
     kind = type('Kind', (ConsistentMixin, base), {})
     head = kind.__new__(kind)
     torch.nn.Module.__init__(head)
@@ -368,7 +369,7 @@ def test_heads_that_it_does_not_suit(base, message):
         addition.attach(head)
 
 
-def test_beta_by_cfg_options():
+def test_cfg_options_set_beta():
     addition = dict(type='LocalizationConfidence')
     cfg = Config(dict(model=dict(bbox_head=dict(additions=[addition]))))
     cfg.merge_from_dict({'model.bbox_head.additions.0.beta': 0.3})
@@ -376,7 +377,7 @@ def test_beta_by_cfg_options():
     assert head.additions[0].beta == 0.3
 
 
-def test_with_beta_0_it_is_exported():
+def test_export_with_beta_0_equals_the_head():
     detector = small_detector(additions=[dict(type='LocalizationConfidence', beta=0)])
     torch.manual_seed(0)
     for parameter in detector.bbox_head.parameters():

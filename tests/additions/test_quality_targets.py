@@ -3,7 +3,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.heads.test_no_sync import Waits
 from tests.support.builders import build_head, features
 from tests.support.soft_cases import (
     GROUND_TRUTHS,
@@ -16,6 +15,7 @@ from tests.support.soft_cases import (
     total,
 )
 from tests.support.ssd_builders import build_ssd_head
+from tests.support.waits import Waits
 
 
 def build(boxes='final', stages=(2, 2), **options):
@@ -46,7 +46,7 @@ def targets_of(head, outputs):
     spread=st.sampled_from([0.05, 0.2]),
     which=st.sampled_from(['final', 'next']),
 )
-def test_equals_naive_loops(seed, boxes, stages, spread, which):
+def test_quality_losses_equal_the_naive_reference(seed, boxes, stages, spread, which):
     head = build(which, stages, train_cfg=SIMPLE)
     thresholds = [(0.5, 0.4), (0.6, 0.5), (0.7, 0.6)][: stages[0]]
     labels_equal_the_reference(
@@ -54,7 +54,7 @@ def test_equals_naive_loops(seed, boxes, stages, spread, which):
     )
 
 
-def test_a_perfect_last_box_has_quality_1_in_every_stage():
+def test_quality_of_a_perfect_last_box_is_1_in_every_stage():
     """What the score is used for, whatever the boxes were on the way."""
     head = build()
     scores, preds = head(features())
@@ -87,7 +87,7 @@ def test_a_perfect_last_box_has_quality_1_in_every_stage():
 
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
-def test_a_box_that_runs_away_fits_nothing(bad):
+def test_quality_of_an_invalid_box_is_0(bad):
     head = build()
     scores, preds = head(features())
     before, _ = targets_of(head, (scores, preds))
@@ -105,7 +105,7 @@ def test_a_box_that_runs_away_fits_nothing(bad):
 
 
 @pytest.mark.parametrize('stages', [(1, 1), (2, 2), (3, 2)])
-def test_without_positives_there_is_a_graph(stages):
+def test_images_without_objects_give_losses_with_a_graph(stages):
     head = build(stages=stages)
     losses = losses_of(head, head(features()), NOTHING)
     total(losses).backward()
@@ -114,7 +114,7 @@ def test_without_positives_there_is_a_graph(stages):
     assert all(p.grad is not None for p in head.parameters())
 
 
-def test_later_stages_alone():
+def test_gfl_keeps_its_own_quality_in_stage_0():
     """As for a head that trains its first stage by itself."""
     head = build()
     scores, preds = head(features())
@@ -134,7 +134,7 @@ def test_later_stages_alone():
     assert torch.equal(seen[1].quality, everything[1].quality)
 
 
-def test_with_soft_labels():
+def test_quality_targets_combine_with_soft_labels():
     additions = [dict(type='SoftLabels'), dict(type='QualityTargets')]
     head = build(additions=additions)
     seen, losses = targets_of(head, head(features()))
@@ -145,7 +145,7 @@ def test_with_soft_labels():
 
 
 @pytest.mark.parametrize('boxes', ['final', 'next'])
-def test_only_mmdets_loss_waits_for_a_gpu(boxes, monkeypatch):
+def test_only_mmdets_loss_waits(boxes, monkeypatch):
     head, inputs = build(boxes), features()
     on_cpu = losses_of(head, head(inputs))
     head.select_rows = False
@@ -162,7 +162,7 @@ def test_only_mmdets_loss_waits_for_a_gpu(boxes, monkeypatch):
     assert waits.found == []
 
 
-def test_half_precision():
+def test_quality_loss_is_float32_in_half_precision():
     head = build()
     scores, preds = head(features())
     exact = losses_of(head, (scores, preds))
@@ -173,14 +173,14 @@ def test_half_precision():
         torch.testing.assert_close(half[key], exact[key], rtol=0.02, atol=0)
 
 
-def test_inference_and_checkpoints_are_the_plain_detectors():
+def test_inference_and_state_dict_equal_the_plain_head():
     plain, rated = build_head(), build()
     assert plain.state_dict().keys() == rated.state_dict().keys()
     outputs = exported(), exported(additions=[dict(type='QualityTargets')], **QUALITY)
     assert all(torch.equal(a, b) for a, b in zip(*outputs))
 
 
-def test_the_loss_without_the_addition_names_it():
+def test_quality_loss_without_the_addition_is_refused():
     for stages in (1, 2):
         head = build_head(**QUALITY, label_stages=stages, reg_stages=stages)
         with pytest.raises(ValueError, match=r"additions=\[dict\(type='QualityTargets"):
@@ -200,11 +200,11 @@ GHMR = dict(type='GHMR', mu=0.02, bins=10, momentum=0.7, loss_weight=10.0)
         (dict(loss_bbox=GHMR), 'a loss_bbox that is a plain sum'),
     ],
 )
-def test_impossible_options(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build(**options)
 
 
-def test_ssd_has_no_such_loss():
+def test_ssd_is_refused():
     with pytest.raises(ValueError, match='ConsistentSSDHead has none'):
         build_ssd_head(additions=[dict(type='QualityTargets')])

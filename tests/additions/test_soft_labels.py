@@ -3,7 +3,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.heads.test_no_sync import Waits
 from tests.support.builders import SAMPLING, build_head, features, ground_truth
 from tests.support.soft_cases import (
     GROUND_TRUTHS,
@@ -14,6 +13,7 @@ from tests.support.soft_cases import (
     total,
 )
 from tests.support.ssd_builders import build_ssd_head, ssd_features
+from tests.support.waits import Waits
 
 KINDS = {'retina': (build_head, features), 'ssd': (build_ssd_head, ssd_features)}
 kinds = pytest.mark.parametrize('kind', KINDS)
@@ -43,7 +43,9 @@ def build(kind='retina', low=0.5, stages=(2, 2), assigner=(0.5, 0.5), **options)
     low=st.sampled_from([0.4, 0.5]),
     floor=st.sampled_from([0.0, 0.2]),
 )
-def test_equals_naive_loops(kind, seed, boxes, stages, spread, low, floor):
+def test_soft_label_losses_equal_the_naive_reference(
+    kind, seed, boxes, stages, spread, low, floor
+):
     later = stages[0] - 1
     high = [0.7, 0.9][:later]
     head = build(kind, low, stages, (0.5, 0.45), high=high, floor=floor)
@@ -60,7 +62,7 @@ def test_equals_naive_loops(kind, seed, boxes, stages, spread, low, floor):
     )
 
 
-def test_a_steep_ramp_is_the_papers_threshold():
+def test_steep_ramp_equals_the_papers_threshold():
     plain = build_head(reg_stages=1, stage_assigners=thresholds(0.6, 0.5))
     steep = build(low=0.6, high=0.6 + 1e-6, stages=(2, 1))
     expected, found = (losses_of(h, h(features())) for h in (plain, steep))
@@ -69,7 +71,7 @@ def test_a_steep_ramp_is_the_papers_threshold():
 
 
 @kinds
-def test_with_weights_of_1_nothing_changes(kind):
+def test_weights_of_1_change_nothing(kind):
     build_one, inputs = KINDS[kind]
     plain, soft = build_one(), build(kind, floor=1.0, assigner=(0.6, 0.5))
     assert plain.state_dict().keys() == soft.state_dict().keys()
@@ -81,7 +83,7 @@ def test_with_weights_of_1_nothing_changes(kind):
 
 
 @kinds
-def test_only_the_later_labels_change(kind):
+def test_only_later_label_losses_change(kind):
     build_one, inputs = KINDS[kind]
     plain, soft = build_one(stage_assigners=thresholds(0.5, 0.5)), build(kind)
     expected, found = (losses_of(h, h(inputs())) for h in (plain, soft))
@@ -90,7 +92,7 @@ def test_only_the_later_labels_change(kind):
 
 
 @pytest.mark.parametrize('normalizer', ['stage', 'first'])
-def test_the_first_normaliser_stays(normalizer):
+def test_cls_normalizer_first_ignores_soft_weights(normalizer):
     additions = [dict(type='SoftLabels', low=0.0, high=1.0)]
     options = dict(cls_normalizer=normalizer, stage_assigners=thresholds(0.5, 0.5))
     seen = {}
@@ -113,7 +115,7 @@ def test_the_first_normaliser_stays(normalizer):
     assert seen[1].avg_factor == len(weights) + 1
 
 
-def test_a_samplers_count_loses_what_the_weights_take():
+def test_samplers_normaliser_shrinks_by_the_lost_weight():
     head = build_head(
         additions=[dict(type='SoftLabels', low=0.0, high=1.0)],
         stage_assigners=thresholds(0.5, 0.5),
@@ -136,7 +138,7 @@ def test_a_samplers_count_loses_what_the_weights_take():
 
 
 @kinds
-def test_without_positives_there_is_a_graph(kind):
+def test_images_without_objects_give_losses_with_a_graph(kind):
     head = build(kind)
     losses = losses_of(head, head(KINDS[kind][1]()), NOTHING)
     total(losses).backward()
@@ -145,7 +147,7 @@ def test_without_positives_there_is_a_graph(kind):
 
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), -1e30])
-def test_boxes_that_run_away_are_out(bad):
+def test_invalid_boxes_are_excluded(bad):
     head = build()
     scores, preds = head(features())
     level = preds[0].detach().clone()
@@ -155,7 +157,7 @@ def test_boxes_that_run_away_are_out(bad):
 
 
 @kinds
-def test_training_waits_for_no_gpu(kind, monkeypatch):
+def test_training_step_waits_for_nothing(kind, monkeypatch):
     head, inputs = build(kind), KINDS[kind][1]()
     on_cpu = losses_of(head, head(inputs))
     head.select_rows = False
@@ -166,7 +168,7 @@ def test_training_waits_for_no_gpu(kind, monkeypatch):
     torch.testing.assert_close(losses, on_cpu)
 
 
-def test_half_precision():
+def test_soft_label_losses_in_half_precision_are_close():
     head = build()
     scores, preds = head(features())
     exact = losses_of(head, (scores, preds))
@@ -177,7 +179,7 @@ def test_half_precision():
     torch.testing.assert_close(loss, exact['loss_cls_s1'], rtol=0.02, atol=0)
 
 
-def test_the_export_is_the_plain_detectors():
+def test_export_equals_the_plain_head():
     plain, soft = exported(), exported(additions=[dict(type='SoftLabels')])
     assert all(torch.equal(a, b) for a, b in zip(plain, soft))
 
@@ -195,12 +197,12 @@ def test_the_export_is_the_plain_detectors():
         (dict(stages=(1, 2)), 'label_stages=1: set label_stages to 2'),
     ],
 )
-def test_impossible_options(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build(**options)
 
 
-def test_each_stage_has_its_own_numbers():
+def test_each_stage_uses_its_own_ramp():
     head = build(low=[0.4, 0.5], high=[0.6, 0.9], stages=(3, 3))
     assert head.additions[0].ramps == {1: (0.4, 0.6, 0.0), 2: (0.5, 0.9, 0.0)}
     losses = losses_of(head, head(features()), ground_truth())

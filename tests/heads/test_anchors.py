@@ -50,7 +50,7 @@ def test_get_anchors_generates_anchors_once_for_differently_padded_images():
     assert len(calls) == 1 + 3
 
 
-def test_anchors_are_made_once_a_shape_and_equal_the_base_heads():
+def test_get_anchors_equals_the_base_head_and_reuses_its_tensors():
     head, base = build_head(), build_head('RetinaHead')
     first = head.get_anchors(SIZES, metas(), device='cpu')
     again = head.get_anchors(SIZES, metas(), device='cpu')
@@ -66,7 +66,7 @@ def test_anchors_are_made_once_a_shape_and_equal_the_base_heads():
                     assert torch.equal(a, b)
 
 
-def test_each_device_has_its_own():
+def test_get_anchors_keeps_separate_anchors_per_device():
     head = build_head()
     for device in ('cpu', 'meta', 'cpu'):
         anchors, flags = head.get_anchors(SIZES, metas(), device=device)
@@ -74,14 +74,14 @@ def test_each_device_has_its_own():
         assert {f.device.type for levels in flags for f in levels} == {device}
 
 
-def test_what_is_done_to_the_lists_does_no_harm():
+def test_get_anchors_returns_fresh_lists():
     head = build_head()
     head.get_anchors(SIZES, metas(), device='cpu')[0][1].clear()
     anchors, flags = head.get_anchors(SIZES, metas(), device='cpu')
     assert [len(levels) for levels in (*anchors, *flags)] == [3, 3, 3, 3]
 
 
-def test_anchors_made_in_inference_mode_are_not_trained_on():
+def test_get_anchors_does_not_reuse_inference_tensors_for_training():
     head = build_head()
     with torch.inference_mode():
         head.get_anchors(SIZES, metas(), device='cpu')
@@ -90,7 +90,7 @@ def test_anchors_made_in_inference_mode_are_not_trained_on():
 
 
 @pytest.mark.parametrize('border', [0, 1])
-def test_an_image_that_no_anchor_fits_into_is_told(border):
+def test_prior_anchors_refuses_an_image_without_inside_anchors(border):
     head = build_head(train_cfg=dict(allowed_border=border))
     scores = [torch.zeros(2, 6, *size) for size in SIZES]
     _, valid = head.prior_anchors(scores, metas())
@@ -102,7 +102,7 @@ def test_an_image_that_no_anchor_fits_into_is_told(border):
         head.prior_anchors(scores, small)
 
 
-def test_without_a_border_all_anchors_take_part():
+def test_prior_anchors_without_border_are_all_valid():
     small = metas()
     small[1]['img_shape'] = (20, 20)
     scores = [torch.zeros(2, 6, *size) for size in SIZES]

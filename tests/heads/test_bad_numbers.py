@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from mmengine.structures import InstanceData
 
 from mmdet_consistent.engine.hooks import FiniteLossHook
-from tests.support.builders import IMAGE, as_scalars, build_head, features, metas
+from tests.support.builders import (
+    IMAGE,
+    as_scalars,
+    build_head,
+    features,
+    metas,
+    total_loss,
+)
 from tests.support.ssd_builders import build_ssd_head, ssd_features
 
 IMAGES = 2
@@ -123,7 +130,7 @@ def poisoned(outputs, poison):
 
 def run(head, scores, deltas, gts, ignore=None):
     losses = as_scalars(head.loss_by_feat(scores, deltas, gts, metas(len(gts)), ignore))
-    total = sum(value for key, value in losses.items() if 'loss' in key)
+    total = total_loss(losses)
     total.backward()
     return losses, [level.grad for level in (*scores, *deltas)]
 
@@ -139,7 +146,9 @@ def all_finite(tensors):
     ignore=ignored,
     poison=poisons([0.0, 30.0, -30.0, 1e4, -1e4, 1e15, -1e15]),
 )
-def test_finite_outputs_of_any_size_give_finite_losses(name, gts, ignore, poison):
+def test_finite_outputs_of_any_size_give_finite_losses_and_gradients(
+    name, gts, ignore, poison
+):
     head, outputs = head_and_outputs(name)
     torch.manual_seed(0)  # of samplers
     losses, gradients = run(head, *poisoned(outputs, poison), gts, ignore)
@@ -154,12 +163,12 @@ def test_finite_outputs_of_any_size_give_finite_losses(name, gts, ignore, poison
     gts=ground_truths,
     poison=poisons([math.nan, math.inf, -math.inf, 1e38]).filter(bool),
 )
-def test_numbers_that_are_none_are_told_or_do_no_harm(name, gts, poison):
+def test_non_finite_outputs_raise_or_leave_finite_gradients(name, gts, poison):
     head, outputs = head_and_outputs(name)
     torch.manual_seed(0)
     scores, deltas = poisoned(outputs, poison)
     losses, gradients = run(head, scores, deltas, gts)
-    total = sum(value for key, value in losses.items() if 'loss' in key)
+    total = total_loss(losses)
     if total.isfinite():
         # What wasn't used (a box that isn't positive) must not come back.
         assert all_finite(gradients)
@@ -175,7 +184,7 @@ def test_numbers_that_are_none_are_told_or_do_no_harm(name, gts, poison):
     }
     hook = FiniteLossHook()
     hook._outputs = scores, deltas
-    said = {
+    reported = {
         (kind, level, image)
         for what, tensor in hook._tensors(head)
         for image in range(IMAGES)
@@ -183,13 +192,13 @@ def test_numbers_that_are_none_are_told_or_do_no_harm(name, gts, poison):
         for kind in ['scores' if 'classification' in what else 'deltas']
         for level in [int(what.rsplit('level ', 1)[1])]
     }
-    assert said == bad
+    assert reported == bad
     # Numbers near float32's end are finite and still may overflow a sum.
     assert bad or any(abs(value) > 1e37 for *_, value, _, _ in poison)
 
 
 @pytest.mark.parametrize('name', HEADS)
-def test_exploding_second_stage(name):
+def test_exploding_refined_boxes_leave_later_label_losses_finite(name):
     """Refined anchors that are infinite, inverted or a hair wide are left out."""
     head, outputs = head_and_outputs(name)
     gts = [ground_truth_of([[10, 10, 70, 80]]), ground_truth_of([[5, 60, 60, 120]])]
@@ -208,7 +217,7 @@ def test_exploding_second_stage(name):
 
 
 @pytest.mark.parametrize('name', ['consistent', 'SSD'])
-def test_ten_thousand_ground_truths(name):
+def test_ten_thousand_ground_truths_give_finite_losses(name):
     head, outputs = head_and_outputs(name)
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(10_000, 2, generator=generator) * IMAGE
@@ -221,7 +230,7 @@ def test_ten_thousand_ground_truths(name):
 
 
 @pytest.mark.parametrize('name', HEADS)
-def test_all_is_ignored_and_nothing_is_there(name):
+def test_images_of_ignore_regions_or_nothing_give_zero_box_losses(name):
     head, outputs = head_and_outputs(name)
     everything = [ground_truth_of([[-1e4, -1e4, 1e4, 1e4]])] * IMAGES
     for gts in ([ground_truth_of([])] * IMAGES, everything):

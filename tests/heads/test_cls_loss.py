@@ -7,7 +7,7 @@ from mmdet_consistent.heads.targets import StageTargets
 
 
 @pytest.mark.parametrize('factor', [1.0, 37.0])
-def test_the_normaliser_is_mmdets_to_the_last_digit(factor):
+def test_label_set_losses_normalise_as_mmdet_in_float64(factor):
     """mmdet adds a small number to it, which float32 would hide."""
     torch.manual_seed(0)
     images, anchors, classes = 2, 6, 3

@@ -17,6 +17,7 @@ from tests.support.builders import (
     ground_truth,
     instances,
     metas,
+    total_loss,
 )
 from tests.support.ssd_builders import HEAD as SSD_HEAD
 from tests.support.ssd_builders import build_ssd_head, ssd_features
@@ -44,7 +45,7 @@ HEADS = {
 
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize('name', HEADS)
-def test_training_stays_on_the_device(name, layout, monkeypatch):
+def test_training_step_creates_tensors_on_the_inputs_device(name, layout, monkeypatch):
     # Autocast knows no meta device.
     monkeypatch.setattr(torch, 'autocast', lambda *_, **__: contextlib.nullcontext())
     build, inputs, options = HEADS[name]
@@ -56,6 +57,6 @@ def test_training_stays_on_the_device(name, layout, monkeypatch):
     losses = as_scalars(
         head.loss_by_feat(*outputs, gts, metas(), [i.to('meta') for i in ignored])
     )
-    sum(v.sum() for k, v in losses.items() if 'loss' in k).backward()
+    total_loss(losses).backward()
     made = [*losses.values(), *(p.grad for p in head.parameters())]
     assert {tensor.device.type for tensor in made} == {'meta'}

@@ -30,7 +30,7 @@ def losses_beside(monkeypatch, head, others):
 
 
 @pytest.mark.parametrize('options', [{}, SAMPLING], ids=['fused', 'base head'])
-def test_normalisers_are_each_processs_own_by_default(options, monkeypatch):
+def test_normalisers_stay_local_by_default(options, monkeypatch):
     head = build_head(**options)
     torch.manual_seed(0)
     alone = losses_of(copy.deepcopy(head))
@@ -106,5 +106,5 @@ def test_later_stages_sync_where_the_base_heads_own_loss_does(name, syncs):
     assert build_consistent(name).sync_normalizer is syncs
 
 
-def test_a_head_that_syncs_uses_mmdets_mean():
+def test_synced_mean_is_mmdets_reduce_mean():
     assert first_stage.reduce_mean is atss_head.reduce_mean

@@ -22,8 +22,10 @@ from tests.support.builders import (
     ground_truth,
     instances,
     metas,
+    total_loss,
 )
 from tests.support.naive import equals_the_naive_reference
+from tests.support.strategies import boxes as boxes_of_sides
 
 NO_LATER = dict(label_stages=1, reg_stages=1)
 IOU_LOSS = dict(reg_decoded_bbox=True, loss_bbox=dict(type='GIoULoss', loss_weight=2.0))
@@ -103,7 +105,7 @@ FUSED = {
 
 @pytest.mark.parametrize('with_base_code', [False, True])
 @pytest.mark.parametrize('name', SETTINGS)
-def test_one_stage_is_mmdets_head(name, with_base_code, monkeypatch):
+def test_one_stage_equals_mmdets_head(name, with_base_code, monkeypatch):
     if with_base_code:
         leave_first_stage_to_base_head(monkeypatch)
     options = SETTINGS[name]
@@ -117,7 +119,7 @@ def test_one_stage_is_mmdets_head(name, with_base_code, monkeypatch):
     for key, value in expected.items():
         same(actual[key], value, key)
     sum(expected.values()).backward()
-    sum(v for k, v in actual.items() if 'loss' in k).backward()
+    total_loss(actual).backward()
     theirs = dict(base.named_parameters())
     for key, parameter in ours.named_parameters():
         same(parameter.grad, theirs[key].grad, key)
@@ -130,7 +132,7 @@ def test_one_stage_is_mmdets_head(name, with_base_code, monkeypatch):
 
 
 @pytest.mark.parametrize('name', SETTINGS)
-def test_two_stages_train_with_any_loss(name):
+def test_two_stages_train_every_parameter_with_any_loss(name):
     head = build_head(**SETTINGS[name])
     gts = one_class(ground_truth()) if name == 'one_class' else ground_truth()
     losses = losses_of(head, gts)
@@ -143,7 +145,7 @@ def test_two_stages_train_with_any_loss(name):
         'num_pos_s1',
     }
     assert losses['num_pos_s1'] > 0
-    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    total_loss(losses).backward()
     for key, parameter in head.named_parameters():
         assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key
@@ -151,7 +153,7 @@ def test_two_stages_train_with_any_loss(name):
     assert later.weight.grad.abs().sum() > 0
 
 
-def test_the_base_heads_code_counts_the_same_positives(monkeypatch):
+def test_num_pos_is_the_same_from_fused_and_base_head_code(monkeypatch):
     ours = losses_of(build_head(), ground_truth())
     leave_first_stage_to_base_head(monkeypatch)
     theirs = losses_of(build_head(), ground_truth())
@@ -160,7 +162,7 @@ def test_the_base_heads_code_counts_the_same_positives(monkeypatch):
 
 
 @pytest.mark.parametrize('name', SETTINGS)
-def test_first_stage_of_two_is_the_base_heads(name):
+def test_first_of_two_stages_equals_the_base_head(name):
     options = SETTINGS[name]
     base = build_head('RetinaHead', **options)
     ours = build_head(**options)
@@ -172,9 +174,7 @@ def test_first_stage_of_two_is_the_base_heads(name):
 
 
 @pytest.mark.parametrize('with_base_code', [False, True])
-def test_ignore_regions_count_in_the_first_stage_as_in_mmdet(
-    with_base_code, monkeypatch
-):
+def test_first_stage_treats_ignore_regions_as_mmdet(with_base_code, monkeypatch):
     rule = dict(HEAD['train_cfg']['assigner'], ignore_iof_thr=0.3)
     options = dict(train_cfg=dict(assigner=rule))
     if with_base_code:
@@ -189,7 +189,7 @@ def test_ignore_regions_count_in_the_first_stage_as_in_mmdet(
     assert actual['loss_cls'] != losses_of(ours, ground_truth())['loss_cls']
 
 
-def test_inference_takes_its_arguments_as_mmdet_does():
+def test_predict_by_feat_takes_score_factors_by_position():
     base, ours = build_head('RetinaHead'), build_head()
     ours.load_state_dict(base.state_dict(), strict=False)
     factors = [torch.rand(2, 2, *x.shape[-2:]) for x in features()]
@@ -201,7 +201,7 @@ def test_inference_takes_its_arguments_as_mmdet_does():
         assert torch.equal(own.scores, theirs.scores)
 
 
-def test_a_baseline_checkpoint_lacks_only_the_later_stages():
+def test_baseline_checkpoint_lacks_only_later_stages():
     base, ours = build_head('RetinaHead'), build_head(seed=1)
     result = ours.load_state_dict(base.state_dict(), strict=False)
     assert result.unexpected_keys == []
@@ -212,7 +212,7 @@ def test_a_baseline_checkpoint_lacks_only_the_later_stages():
 
 
 @pytest.mark.parametrize('name', ['focal', 'means_and_stds'])
-def test_a_fresh_second_step_leaves_boxes_where_they_are(name):
+def test_fresh_second_stage_leaves_boxes_unchanged(name):
     base = build_head('RetinaHead', **SETTINGS[name])
     ours = build_head(**SETTINGS[name])
     ours.init_weights()
@@ -225,7 +225,7 @@ def test_a_fresh_second_step_leaves_boxes_where_they_are(name):
         assert (a.bboxes - b.bboxes).abs().max() < 1
 
 
-def test_no_gradient_flows_through_the_decode():
+def test_later_losses_have_no_gradient_through_the_decode():
     head = build_head()
     cls_scores, bbox_preds = head(features())
     bbox_preds = [p.detach().requires_grad_() for p in bbox_preds]
@@ -239,7 +239,7 @@ def test_no_gradient_flows_through_the_decode():
     assert touched > 0
 
 
-def test_boxes_are_decoded_twice_and_clipped_once():
+def test_predict_by_feat_decodes_twice_and_clips_once():
     head = build_head(test_cfg=None)
     torch.nn.init.normal_(head.retina_reg.later_stages[0].weight, std=0.05)
     cls_scores, bbox_preds = head(features(1))
@@ -266,9 +266,7 @@ def test_boxes_are_decoded_twice_and_clipped_once():
     assert distance.max() < 1e-3
 
 
-BOX = st.tuples(
-    st.integers(0, 100), st.integers(0, 100), st.integers(8, 90), st.integers(8, 90)
-).map(lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]])
+BOX = boxes_of_sides(8, 90)
 STAGES = st.sampled_from([(2, 2), (2, 1), (3, 2), (1, 2), (3, 3)])
 
 
@@ -314,7 +312,7 @@ def test_later_stages_equal_the_naive_reference(
 
 @pytest.mark.parametrize('name', ['focal', 'ghm'])
 @pytest.mark.parametrize('weights', [(0, 1), (1, 0), (0.5, 2.5), (2, 1)])
-def test_loss_weights_scale_their_label_sets(weights, name):
+def test_stage_loss_weights_scale_their_label_sets(weights, name):
     options = SETTINGS[name]
     plain = losses_of(build_head(**options), ground_truth())
     scaled = losses_of(
@@ -332,7 +330,7 @@ def test_loss_weights_scale_their_label_sets(weights, name):
 
 
 @pytest.mark.parametrize('name', ['focal', 'softmax'])
-def test_the_first_stages_normaliser_for_all_labels(name):
+def test_cls_normalizer_first_divides_all_label_sets_by_first_positives(name):
     """Softmax: there the base head's own code counts the first stage."""
     options = SETTINGS[name]
     own = losses_of(build_head(**options), ground_truth())
@@ -345,7 +343,7 @@ def test_the_first_stages_normaliser_for_all_labels(name):
     assert torch.equal(first['loss_bbox_s1'], own['loss_bbox_s1'])
 
 
-def test_decoding_runs_in_float32_under_autocast(monkeypatch):
+def test_refine_runs_in_float32_under_autocast(monkeypatch):
     head = build_head()
     seen = []
     decode = head.stages[0].bbox_coder.decode
@@ -365,7 +363,7 @@ def test_decoding_runs_in_float32_under_autocast(monkeypatch):
     assert all(v.isfinite() for v in as_scalars(losses).values())
 
 
-def test_exploding_refined_anchors_are_ignored():
+def test_non_finite_refined_anchors_are_ignored():
     head = build_head()
     cls_scores, bbox_preds = head(features())
     broken = [p.detach().clone() for p in bbox_preds]
@@ -377,7 +375,7 @@ def test_exploding_refined_anchors_are_ignored():
         assert losses[key].isfinite(), key
 
 
-def test_mmdets_assigners_serve_as_stage_assigners():
+def test_stage_assigners_accept_mmdets_max_iou_assigner():
     assigner = dict(
         type='MaxIoUAssigner', match_low_quality=False, pos_iou_thr=0.6, neg_iou_thr=0.5
     )
@@ -429,11 +427,11 @@ def test_mmdets_assigners_serve_as_stage_assigners():
         ),
     ],
 )
-def test_impossible_options_are_refused(options, words):
+def test_invalid_options_are_refused_with_field_and_value(options, words):
     assert_refused(words, build_head, **options)
 
 
-def test_with_one_regression_the_base_heads_parts_are_left_alone():
+def test_single_regression_keeps_base_coder_and_convolution():
     head = build_head(reg_stages=1)
     assert type(head.bbox_coder) is DeltaXYWHBBoxCoder
     assert type(head.retina_reg) is torch.nn.Conv2d
@@ -445,7 +443,7 @@ def mmdet_retinanet_configs():
 
 
 @pytest.mark.parametrize('name', mmdet_retinanet_configs())
-def test_every_retinanet_config_of_mmdet_takes_the_head(name):
+def test_every_retinanet_config_of_mmdet_trains_with_the_head(name):
     config = get_config(f'mmdet::retinanet/{name}.py').model
     head = dict(config.bbox_head, type='ConsistentRetinaHead', in_channels=16)
     head.update(feat_channels=16, train_cfg=config.train_cfg, test_cfg=config.test_cfg)
@@ -455,20 +453,20 @@ def test_every_retinanet_config_of_mmdet_takes_the_head(name):
     gts = [instances([[8, 8, 70, 90], [40, 30, 110, 100]], [3, 77])]
     losses = as_scalars(built.loss_by_feat(*built(levels), gts, metas(1)))
     assert losses['num_pos_s1'] > 0
-    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    total_loss(losses).backward()
     assert built.retina_reg.later_stages[0].bias.grad.abs().sum() > 0
     later = sum(p.numel() for p in built.retina_reg.later_stages.parameters())
     assert later == built.retina_reg.weight.numel() + built.retina_reg.bias.numel()
 
 
-def test_a_subclass_with_targets_of_its_own_is_asked_for_them():
+def test_subclass_with_own_get_targets_computes_stage_0_itself():
     class Picky(ConsistentRetinaHead):
         def get_targets(self, *args, **kwargs):
             targets = super().get_targets(*args, **kwargs)
-            self.asked = True
+            self.calls = True
             return targets
 
     head = MODELS.build(ConfigDict(type=Picky, **HEAD))
     assert head.first_stage.is_fused is False
     losses_of(head, ground_truth())
-    assert head.asked
+    assert head.calls

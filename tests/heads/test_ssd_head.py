@@ -6,9 +6,16 @@ from mmdet.registry import MODELS
 from mmengine.hub import get_config
 
 from mmdet_consistent import ConsistentSSDHead
-from tests.support.builders import as_scalars, ground_truth, instances, metas
+from tests.support.builders import (
+    as_scalars,
+    ground_truth,
+    instances,
+    metas,
+    total_loss,
+)
 from tests.support.naive import equals_the_naive_reference
 from tests.support.ssd_builders import build_ssd_head, ssd_features
+from tests.support.strategies import boxes as boxes_of_sides
 
 NO_LATER = dict(label_stages=1, reg_stages=1)
 SETTINGS = {
@@ -30,13 +37,9 @@ def leave_first_stage_to_base_head(monkeypatch):
     monkeypatch.setattr(ConsistentSSDHead, 'can_fuse_first_stage', lambda self: False)
 
 
-def total(losses):
-    return sum(v.sum() for k, v in losses.items() if 'loss' in k)
-
-
 @pytest.mark.parametrize('with_base_code', [False, True])
 @pytest.mark.parametrize('name', SETTINGS)
-def test_one_stage_is_mmdets_head(name, with_base_code, monkeypatch):
+def test_one_stage_equals_mmdets_head(name, with_base_code, monkeypatch):
     if with_base_code:
         leave_first_stage_to_base_head(monkeypatch)
     base = build_ssd_head('SSDHead', **SETTINGS[name])
@@ -48,8 +51,8 @@ def test_one_stage_is_mmdets_head(name, with_base_code, monkeypatch):
         torch.testing.assert_close(
             actual[key].sum(), value.sum(), rtol=0 if with_base_code else 1e-6, atol=0
         )
-    total(expected).backward()
-    total(actual).backward()
+    total_loss(expected).backward()
+    total_loss(actual).backward()
     theirs = dict(base.named_parameters())
     for key, parameter in ours.named_parameters():
         grad, other = parameter.grad, theirs[key].grad
@@ -66,7 +69,7 @@ def test_one_stage_is_mmdets_head(name, with_base_code, monkeypatch):
 
 
 @pytest.mark.parametrize('name', SETTINGS)
-def test_two_stages_train(name):
+def test_two_stages_train_every_parameter(name):
     head = build_ssd_head(**SETTINGS[name])
     losses = losses_of(head, ground_truth())
     assert set(losses) == {
@@ -77,13 +80,13 @@ def test_two_stages_train(name):
         'num_pos',
         'num_pos_s1',
     }
-    total(losses).backward()
+    total_loss(losses).backward()
     for key, parameter in head.named_parameters():
         assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key
 
 
-def test_a_baseline_checkpoint_lacks_only_the_later_stages():
+def test_baseline_checkpoint_lacks_only_later_stages():
     base, ours = build_ssd_head('SSDHead'), build_ssd_head()
     result = ours.load_state_dict(base.state_dict(), strict=False)
     assert result.unexpected_keys == []
@@ -94,7 +97,7 @@ def test_a_baseline_checkpoint_lacks_only_the_later_stages():
     ]
 
 
-def test_a_fresh_second_step_leaves_boxes_where_they_are():
+def test_fresh_second_stage_leaves_boxes_unchanged():
     base, ours = build_ssd_head('SSDHead'), build_ssd_head()
     ours.init_weights()
     ours.load_state_dict(base.state_dict(), strict=False)
@@ -106,9 +109,7 @@ def test_a_fresh_second_step_leaves_boxes_where_they_are():
         assert (a.bboxes - b.bboxes).abs().max() < 1
 
 
-BOX = st.tuples(
-    st.integers(0, 100), st.integers(0, 100), st.integers(8, 90), st.integers(8, 90)
-).map(lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]])
+BOX = boxes_of_sides(8, 90)
 
 
 @settings(max_examples=15, deadline=None)
@@ -152,7 +153,7 @@ def test_later_stages_equal_the_naive_reference(
 
 
 @pytest.mark.parametrize('name', ['ssd300_coco', 'ssd512_coco'])
-def test_mmdets_ssd_configs_take_the_head(name):
+def test_every_ssd_config_of_mmdet_trains_with_the_head(name):
     config = get_config(f'mmdet::ssd/{name}.py').model
     head = dict(config.bbox_head, type='ConsistentSSDHead')
     head.update(
@@ -166,7 +167,7 @@ def test_mmdets_ssd_configs_take_the_head(name):
     levels = [torch.randn(1, 8, size, size) for size in sizes]
     gts = [instances([[8, 8, 70, 90], [40, 30, 110, 100]], [3, 77])]
     losses = as_scalars(built.loss_by_feat(*built(levels), gts, metas(1)))
-    total(losses).backward()
+    total_loss(losses).backward()
     assert losses['num_pos_s1'] > 0
     for layers in built.reg_convs:
         assert layers[-1].later_stages[0].bias.grad is not None

@@ -23,7 +23,7 @@ from tests.support.naive import equals_the_naive_reference
 STDS = ((0.1, 0.1, 0.2, 0.2), (0.3, 0.2, 0.5, 0.4), (1.0, 0.5, 0.3, 0.1))
 
 
-def test_each_stage_decodes_with_its_own_coder():
+def test_refine_boxes_uses_each_stages_own_coder():
     coders = [dict(type='DeltaXYWHBBoxCoder', target_stds=list(s)) for s in STDS]
     head = build_head(reg_stages=3, bbox_coder=coders[0], stage_bbox_coders=coders[1:])
     torch.manual_seed(0)
@@ -45,7 +45,7 @@ def test_each_stage_decodes_with_its_own_coder():
 
 
 @pytest.mark.parametrize('side', [1e-30, 1e25, float('inf'), float('nan'), 0.0, -5.0])
-def test_a_box_without_an_area_is_out_for_good(side):
+def test_refine_boxes_excludes_boxes_without_area_for_good(side):
     """Its area is 0, infinite or no number; what it was before stays."""
     head = build_head(reg_stages=3)
     boxes = torch.tensor([[[0, 0, side, side], [10, 10, 30, 40.0]]])
@@ -60,7 +60,7 @@ def test_a_box_without_an_area_is_out_for_good(side):
         torch.testing.assert_close(boxes[0, 1], torch.tensor(expected))
 
 
-def test_a_box_smaller_than_a_pixel_is_sound():
+def test_refine_boxes_keeps_boxes_below_a_pixel_valid():
     boxes = torch.tensor([[[3.0, 3.0, 3.5, 3.2]]])
     valid = torch.ones(1, 1, dtype=torch.bool)
     coder = build_head().stages[0].bbox_coder
@@ -80,7 +80,7 @@ def test_stages_share_a_stateless_loss_so_that_changes_reach_all(kind):
     assert not any('stage_loss' in name for name in head.state_dict())
 
 
-def test_each_stage_has_its_own_memory():
+def test_stateful_losses_keep_statistics_per_stage():
     head = build_head(
         loss_cls=dict(type='GHMC', bins=5, momentum=0.75, use_sigmoid=True),
         loss_bbox=dict(type='GHMR', mu=0.02, bins=5, momentum=0.7),
@@ -95,7 +95,7 @@ def test_each_stage_has_its_own_memory():
         assert not torch.equal(first.acc_sum, later.acc_sum)
 
 
-def test_one_image_and_one_level():
+def test_first_stage_equals_mmdet_with_one_image_and_level():
     levels = features()[1][:1]  # strides of 32, the first image
     generator = dict(type='AnchorGenerator', scales=[2, 3], ratios=[1.0], strides=[32])
     base = build_head('RetinaHead', anchor_generator=generator)
@@ -110,7 +110,7 @@ def test_one_image_and_one_level():
     assert actual['num_pos'] > 0
 
 
-def test_a_single_positive_counts():
+def test_single_positive_equals_the_naive_reference():
     boxes = [[[34, 66, 97, 127]], []]
     losses = equals_the_naive_reference(
         build_head(), 0, boxes, [[], []], 0.01, weights=[1, 1], ignore_iof_thr=-1
@@ -118,7 +118,7 @@ def test_a_single_positive_counts():
     assert losses['num_pos_s1'] == 1
 
 
-def test_an_assigner_of_ones_own_is_asked():
+def test_own_assigner_subclass_is_called():
     @TASK_UTILS.register_module(force=True)
     class OwnAssigner(MaxIoUAssigner):
         """The same rule, but how should the head know?"""
@@ -169,7 +169,7 @@ def test_init_weights_lets_later_stages_leave_boxes_unchanged():
     assert not head.retina_reg.later_stages[0].weight.any()
 
 
-def test_a_box_loss_unknown_here_gets_weights_and_normaliser():
+def test_unknown_box_loss_gets_weights_and_avg_factor():
     @MODELS.register_module(force=True)
     class WeightedL1(L1Loss):
         def forward(self, pred, target, weight, avg_factor):

@@ -11,18 +11,18 @@ FIRST = [[0, 0, 20, 20], [2, 0, 22, 20], [50, 50, 90, 90], [48, 52, 90, 88]]
 SECOND = [[0, 0, 9, 30], [60, 0, 90, 30], [61, 2, 92, 30], [5, 5, 25, 25]]
 FAR = [0, 9, 9, 19]
 BOXES = torch.tensor([[*FIRST, FAR], [*SECOND, FAR]], dtype=torch.float32)
-USABLE = torch.tensor([[True] * 5, [True, True, True, False, True]])
+VALID = torch.tensor([[True] * 5, [True, True, True, False, True]])
 
 
-class Asked(RandomSampler):
-    """Keeps what it is told."""
+class ListeningSampler(RandomSampler):
+    """Keeps its arguments."""
 
     def __init__(self):
         super().__init__(4, 0.25, add_gt_as_proposals=False)
-        self.told = []
+        self.received = []
 
     def sample(self, assign_result, pred_instances, gt_instances, **kwargs):
-        self.told.append((assign_result, pred_instances))
+        self.received.append((assign_result, pred_instances))
         return super().sample(assign_result, pred_instances, gt_instances, **kwargs)
 
 
@@ -40,44 +40,44 @@ def assigner():
     return MaxIoUAssigner(0.6, 0.5, match_low_quality=False)
 
 
-def test_any_assigner_is_asked_image_by_image():
+def test_assign_calls_other_assigners_per_image():
     gts = ground_truth()
-    actual = gts.assign(BOXES, USABLE, assigner())
+    actual = gts.assign(BOXES, VALID, assigner())
     assert actual.tolist() == [[1, 1, 2, 2, 0], [0, 1, 1, -1, 0]]
 
 
-def test_an_assigner_is_told_each_images_ignore_regions():
+def test_assign_passes_ignore_regions_of_each_image():
     ignored = [None, instances([[58, 0, 94, 32]], [0])]
     gts = GroundTruth.pad(ground_truth().instances, ignored)
     assigner = MaxIoUAssigner(0.6, 0.5, match_low_quality=False, ignore_iof_thr=0.5)
-    actual = gts.assign(BOXES, USABLE, assigner)
+    actual = gts.assign(BOXES, VALID, assigner)
     assert actual.tolist() == [[1, 1, 2, 2, 0], [0, -1, -1, -1, 0]]
 
 
-def test_a_sampler_is_told_what_mmdet_tells_it():
-    gts, sampler = ground_truth(), Asked()
-    gt_inds = gts.assign(BOXES, USABLE, assigner())
-    gts.sample(BOXES, USABLE, gt_inds, sampler)
-    for image, (told, candidates) in enumerate(sampler.told):
-        priors = InstanceData(priors=BOXES[image][USABLE[image]])
+def test_sample_passes_what_mmdet_passes():
+    gts, sampler = ground_truth(), ListeningSampler()
+    gt_inds = gts.assign(BOXES, VALID, assigner())
+    gts.sample(BOXES, VALID, gt_inds, sampler)
+    for image, (received, candidates) in enumerate(sampler.received):
+        priors = InstanceData(priors=BOXES[image][VALID[image]])
         mmdets = assigner().assign(priors, gts.instances[image])
-        assert told.num_gts == mmdets.num_gts
-        assert torch.equal(told.gt_inds, mmdets.gt_inds)
-        assert torch.equal(told.labels, mmdets.labels)
-        assert torch.equal(told.max_overlaps, mmdets.max_overlaps)
+        assert received.num_gts == mmdets.num_gts
+        assert torch.equal(received.gt_inds, mmdets.gt_inds)
+        assert torch.equal(received.labels, mmdets.labels)
+        assert torch.equal(received.max_overlaps, mmdets.max_overlaps)
         assert torch.equal(candidates.priors, priors.priors)
-    assert len(sampler.told) == 2
+    assert len(sampler.received) == 2
 
 
-def test_a_sampler_chooses_as_it_would_in_mmdet():
+def test_sample_chooses_as_mmdet_does():
     gts, mmdets = ground_truth(), RandomSampler(4, 0.25, add_gt_as_proposals=False)
-    gt_inds = gts.assign(BOXES, USABLE, assigner())
+    gt_inds = gts.assign(BOXES, VALID, assigner())
     torch.manual_seed(3)
-    sampled, avg_factor = gts.sample(BOXES, USABLE, gt_inds, mmdets)
+    sampled, avg_factor = gts.sample(BOXES, VALID, gt_inds, mmdets)
     torch.manual_seed(3)
     total = 0
     for image, gt in enumerate(gts.instances):
-        inside = USABLE[image].nonzero().squeeze(1)
+        inside = VALID[image].nonzero().squeeze(1)
         assigned = gt_inds[image][inside]
         labels = torch.tensor(
             [-1 if i < 1 else int(gt.labels[i - 1]) for i in assigned]
@@ -96,7 +96,7 @@ def test_a_sampler_chooses_as_it_would_in_mmdet():
     assert avg_factor == total > 2
 
 
-def test_targets_name_each_anchors_own_ground_truth():
+def test_targets_hold_each_anchors_matched_ground_truth():
     gts = ground_truth()
     gt_inds = torch.tensor([[1, 2, 0, -1, 2], [0, 1, -1, -1, 0]])
     targets = gts.targets(BOXES, gt_inds, num_classes=3, pos_weight=-1)
@@ -116,14 +116,14 @@ def test_targets_name_each_anchors_own_ground_truth():
 
 
 @pytest.mark.parametrize(('pos_weight', 'expected'), [(0, 1.0), (0.5, 0.5), (1, 1.0)])
-def test_what_a_positive_weighs(pos_weight, expected):
+def test_targets_weigh_positives_by_pos_weight(pos_weight, expected):
     gt_inds = torch.tensor([[1, 0, -1, 0, 0], [0, 0, 0, 0, 0]])
     targets = ground_truth().targets(BOXES, gt_inds, 3, pos_weight)
     assert targets.label_weights[0].tolist() == [expected, 1, 0, 1, 1]
 
 
 @pytest.mark.parametrize('select', [True, False])
-def test_the_third_image_too_has_its_own_ground_truth(select):
+def test_matched_bboxes_are_those_of_the_own_image(select):
     boxes = [[[i, 0, i + 9, 9], [i, 20, i + 9, 29]] for i in (0, 30, 60)]
     gts = GroundTruth.pad([instances(b, [i, 0]) for i, b in enumerate(boxes)], None)
     gt_inds = torch.tensor([[2], [1], [2]])
@@ -136,12 +136,12 @@ def test_the_third_image_too_has_its_own_ground_truth(select):
     assert targets.labels.tolist() == [[0], [1], [0]]
 
 
-def test_ignore_regions_of_a_single_image():
+def test_pad_keeps_ignore_regions_of_a_single_image():
     gts = GroundTruth.pad([instances([], [])], [instances([[1, 2, 3, 4]], [0])])
     assert gts.ignore_bboxes.tolist() == [[[1, 2, 3, 4]]]
 
 
-def test_an_image_without_positives_counts_as_one():
+def test_targets_count_an_image_without_positives_as_one():
     gts = GroundTruth.pad([instances([], []), instances([], [])], None)
     gt_inds = torch.zeros((2, 5), dtype=torch.long)
     targets = gts.targets(BOXES, gt_inds, num_classes=3, pos_weight=-1)
@@ -150,7 +150,7 @@ def test_an_image_without_positives_counts_as_one():
     assert (targets.labels == 3).all()
 
 
-def test_ious_of_the_positives_whichever_rows_there_are():
+def test_positive_ious_do_not_depend_on_row_selection():
     gts = ground_truth()
     gt_inds = torch.tensor([[1, 2, 0, -1, 2], [0, 1, -1, -1, 0]])
     moved = BOXES + 3
@@ -167,12 +167,12 @@ def test_ious_of_the_positives_whichever_rows_there_are():
     assert torch.equal(shared, targets.positive_ious(moved[[0, 0]]))
 
 
-def test_a_sampler_is_told_of_an_image_without_objects():
+def test_sample_handles_an_image_without_objects():
     gts = GroundTruth.pad([instances([], []), instances([], [])], None)
-    sampler = Asked()
-    gt_inds = torch.zeros(USABLE.shape, dtype=torch.long)
-    gts.sample(BOXES, USABLE, gt_inds, sampler)
-    assert [told.max_overlaps.tolist() for told, _ in sampler.told] == [
+    sampler = ListeningSampler()
+    gt_inds = torch.zeros(VALID.shape, dtype=torch.long)
+    gts.sample(BOXES, VALID, gt_inds, sampler)
+    assert [received.max_overlaps.tolist() for received, _ in sampler.received] == [
         [0.0] * 5,
         [0.0] * 4,
     ]

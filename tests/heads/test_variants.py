@@ -12,6 +12,7 @@ from tests.support.builders import (
     features,
     instances,
     metas,
+    total_loss,
 )
 from tests.support.ssd_builders import build_ssd_head, ssd_features
 
@@ -48,7 +49,7 @@ def stage_of(name):
     return int(name.split('.')[1]) + 1 if later else 0
 
 
-def test_baseline_is_one_stage():
+def test_baseline_has_one_stage():
     head = build_head(variant='baseline')
     assert (head.label_stages, head.reg_stages) == (1, 1)
     assert set(dict(head.named_parameters())) == set(
@@ -57,7 +58,7 @@ def test_baseline_is_one_stage():
 
 
 @pytest.mark.parametrize(('kind', 'variant'), BUILDERS)
-def test_every_parameter_of_a_later_stage_is_its_own(kind, variant):
+def test_cascade_shares_no_parameter_between_stages(kind, variant):
     build, _ = BUILDERS[kind, variant]
     base = build('RetinaHead' if kind == 'retina' else 'SSDHead')
     head = build(variant=variant)
@@ -74,7 +75,7 @@ def test_every_parameter_of_a_later_stage_is_its_own(kind, variant):
     'key', ['loss_cls', 'loss_bbox', 'loss_cls_s1', 'loss_bbox_s1']
 )
 @pytest.mark.parametrize(('kind', 'variant'), BUILDERS)
-def test_a_loss_reaches_its_own_branch_and_nothing_else(kind, variant, key):
+def test_cascade_losses_train_only_their_own_branch(kind, variant, key):
     build, inputs = BUILDERS[kind, variant]
     head = randomise(build(variant=variant))
     losses = as_scalars(head.loss_by_feat(*head(inputs()), GROUND_TRUTH, metas()))
@@ -101,7 +102,7 @@ def test_a_loss_reaches_its_own_branch_and_nothing_else(kind, variant, key):
 
 @pytest.mark.parametrize('stages', [(2, 2), (3, 2), (2, 1), (3, 3), (1, 2)])
 @pytest.mark.parametrize(('kind', 'variant'), BUILDERS)
-def test_every_parameter_gets_a_gradient(kind, variant, stages):
+def test_cascade_trains_every_parameter(kind, variant, stages):
     """Or distributed training would need find_unused_parameters."""
     build, inputs = BUILDERS[kind, variant]
     weights = (0, *[1] * (stages[0] - 1)) if stages[0] > 1 else (1,)
@@ -110,14 +111,14 @@ def test_every_parameter_gets_a_gradient(kind, variant, stages):
             variant=variant, label_stages=stages[0], reg_stages=stages[1], **options
         )
         losses = as_scalars(head.loss_by_feat(*head(inputs()), GROUND_TRUTH, metas()))
-        sum(v.sum() for k, v in losses.items() if 'loss' in k).backward()
+        total_loss(losses).backward()
         for name, parameter in head.named_parameters():
             assert parameter.grad is not None, name
 
 
 @pytest.mark.parametrize('scores', ['mean', 'last'])
 @pytest.mark.parametrize(('kind', 'variant'), BUILDERS)
-def test_inference_equals_the_naive_reference(kind, variant, scores):
+def test_cascade_predictions_equal_the_naive_reference(kind, variant, scores):
     build, inputs = BUILDERS[kind, variant]
     head = randomise(build(variant=dict(type=variant, scores=scores)))
     cls_scores, bbox_preds = head(inputs(1))
@@ -158,7 +159,7 @@ def test_inference_equals_the_naive_reference(kind, variant, scores):
     assert missed < 0.02 * total  # numbers at the edge of rounding
 
 
-def test_the_last_of_three_stages_scores():
+def test_merge_scores_last_takes_the_last_of_three_stages():
     head = randomise(
         build_head(variant=dict(type='cascade', scores='last'), label_stages=3)
     )
@@ -169,7 +170,7 @@ def test_the_last_of_three_stages_scores():
 
 
 @pytest.mark.parametrize('layers', [0, 1])
-def test_a_gated_cascade_may_be_wider_than_its_input(layers):
+def test_gated_cascade_trains_with_towers_wider_than_the_input(layers):
     head = build_head(variant='gated_cascade', feat_channels=12, stacked_convs=layers)
     width = 12 if layers else 8
     for tower in (*head.later_cls, *head.later_reg):
@@ -180,7 +181,7 @@ def test_a_gated_cascade_may_be_wider_than_its_input(layers):
 
 
 @pytest.mark.parametrize('gate', ['pixel', 'channel'])
-def test_a_closed_gate_is_a_plain_cascade(gate):
+def test_closed_gate_equals_a_plain_cascade(gate):
     plain = randomise(build_head(variant='cascade'))
     gated = build_head(variant=dict(type='gated_cascade', gate=gate))
     gated.load_state_dict(plain.state_dict(), strict=False)
@@ -195,7 +196,7 @@ def test_a_closed_gate_is_a_plain_cascade(gate):
             torch.testing.assert_close(a, b)
 
 
-def test_later_outputs_start_as_rare_as_the_first():
+def test_init_weights_copies_the_first_bias_to_later_scores():
     head = build_head(variant='cascade')
     head.init_weights()
     assert torch.equal(head.later_cls[0].output.bias, head.retina_cls.bias)
@@ -217,17 +218,17 @@ def test_later_outputs_start_as_rare_as_the_first():
         (build_ssd_head, 'gated_cascade', ('gated_cascade', 'SSD', "'cascade'")),
     ],
 )
-def test_impossible_variants_are_refused(build, variant, words):
+def test_invalid_variants_are_refused_with_field_and_value(build, variant, words):
     assert_refused(words, build, variant=variant)
 
 
-def test_a_baseline_with_stages_is_refused():
+def test_baseline_with_stages_is_refused():
     with pytest.raises(ValueError, match='label_stages=2'):
         build_head(variant='baseline', label_stages=2)
 
 
 @pytest.mark.parametrize('kind', ['pixel', 'channel'])
-def test_an_open_gate_adds_the_previous_features(kind):
+def test_open_gate_adds_the_previous_features(kind):
     gate = FeatureGate(4, 4, kind)
     parameter = gate.conv.bias if kind == 'pixel' else gate.logit
     torch.nn.init.constant_(parameter, 100.0)
@@ -235,7 +236,7 @@ def test_an_open_gate_adds_the_previous_features(kind):
     torch.testing.assert_close(gate(x, previous), x + previous)
 
 
-def test_a_channel_gate_has_one_number_a_channel():
+def test_channel_gate_has_one_parameter_per_channel():
     gate = FeatureGate(4, 4, 'channel')
     gate.logit.data[:] = -100
     gate.logit.data[2] = 100
@@ -243,7 +244,7 @@ def test_a_channel_gate_has_one_number_a_channel():
     assert gate(x, previous)[0, :, 0, 0].tolist() == [0, 0, 1, 0]
 
 
-def test_a_gate_between_widths_matches_them():
+def test_gate_matches_different_widths():
     gate = FeatureGate(3, 5, 'pixel')
     torch.nn.init.constant_(gate.conv.bias, 100.0)
     x, previous = torch.randn(1, 3, 2, 2), torch.randn(1, 5, 2, 2)
@@ -259,7 +260,7 @@ def test_a_gate_between_widths_matches_them():
     ],
 )
 @pytest.mark.parametrize('stages', [1, 3])
-def test_stages_leave_the_first_output_as_it_was(stages, options):
+def test_staged_conv_keeps_the_first_output(stages, options):
     conv = torch.nn.Conv2d(3, 8, 3, **options)
     staged = StagedConv2d(conv, [torch.tensor([0.0, 1.0, 2.0, 3.0])] * (stages - 1))
     x = torch.randn(2, 3, 5, 5)
@@ -269,7 +270,7 @@ def test_stages_leave_the_first_output_as_it_was(stages, options):
         assert (deltas[:, :, later].mean(dim=(0, 1, 3, 4)) == torch.arange(4.0)).all()
 
 
-def test_an_ssd_cascade_copies_its_towers():
+def test_ssd_cascade_copies_its_towers():
     options = dict(stacked_convs=1, feat_channels=8, use_depthwise=True)
     head = build_ssd_head(variant='cascade', **options)
     for layers, tower in zip(head.cls_convs, head.later_cls[0]):

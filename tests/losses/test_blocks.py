@@ -9,7 +9,7 @@ SHAPE = st.tuples(st.integers(0, 9), st.integers(1, 5), st.integers(0, 9))
 
 @settings(max_examples=300, deadline=None)
 @given(shape=SHAPE, block=st.sampled_from([1, 2, 5, 12, 30, 100, 10_000]))
-def test_blocks_cover_all_once_and_are_as_large_as_allowed(shape, block):
+def test_row_blocks_cover_everything_once_within_the_block_size(shape, block):
     rows, classes, places = shape
     visits = torch.zeros(rows, places)
     sizes = []

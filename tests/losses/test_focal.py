@@ -41,7 +41,9 @@ CASES = dict(
     alpha=st.sampled_from([0.0, 0.25, 0.9]),
     block=st.sampled_from([1, 7, 2**15]),
 )
-def test_equals_the_naive_sum(seed, rows, classes, sets, gamma, alpha, block):
+def test_focal_losses_equal_the_naive_reference(
+    seed, rows, classes, sets, gamma, alpha, block
+):
     logits, labels, weights = random_case(seed, rows, classes, sets)
     upstream = torch.linspace(0.5, 2, sets, dtype=torch.float64)
     naive_logits = logits.clone().requires_grad_()
@@ -69,7 +71,7 @@ def test_equals_the_naive_sum(seed, rows, classes, sets, gamma, alpha, block):
 
 @settings(max_examples=20, deadline=None)
 @given(**CASES)
-def test_gradient_by_finite_differences(seed, rows, classes, sets):
+def test_focal_losses_pass_gradcheck(seed, rows, classes, sets):
     logits, labels, weights = random_case(seed, max(rows, 1), classes, sets)
     logits.requires_grad_()
     assert torch.autograd.gradcheck(
@@ -91,7 +93,7 @@ def test_focal_losses_do_not_depend_on_row_selection(seed, rows, classes, sets):
 
 
 @pytest.mark.parametrize('classes', [1, 80, 1203])
-def test_equals_mmdets_loss(classes):
+def test_focal_losses_equal_mmdets_loss(classes):
     logits, labels, weights = random_case(0, 500, classes, 2, dtype=torch.float32)
     theirs, ours = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     loss = FocalLoss()
@@ -105,7 +107,7 @@ def test_equals_mmdets_loss(classes):
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-7)
 
 
-def test_confident_positives_lose_no_digits():
+def test_focal_losses_keep_digits_of_confident_positives():
     """S - f⁻ is a small difference of large numbers there."""
     logits = torch.full((1000, 3), -6.0)
     logits[:, 0] = 6.0
@@ -116,7 +118,7 @@ def test_confident_positives_lose_no_digits():
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_half_precision_is_summed_in_full(dtype):
+def test_focal_losses_sum_half_precision_in_float64(dtype):
     logits, labels, weights = random_case(1, 4000, 20, 2, dtype=torch.float32)
     logits = logits.to(dtype)
     expected = focal_losses(logits.double(), labels, weights)
@@ -132,7 +134,7 @@ def test_half_precision_is_summed_in_full(dtype):
     )
 
 
-def test_infinite_logits_cost_much_but_stay_finite():
+def test_focal_losses_of_infinite_logits_stay_finite():
     inf = float('inf')
     logits = torch.tensor([[inf, -inf], [-inf, inf], [0.0, inf]], requires_grad=True)
     labels = torch.tensor([[0, 1, 2]])
@@ -145,7 +147,7 @@ def test_infinite_logits_cost_much_but_stay_finite():
     assert right.item() == 0
 
 
-def test_an_infinitely_wrong_positive_costs_much_but_stays_finite():
+def test_focal_losses_of_an_infinitely_wrong_positive_stay_finite():
     logits = torch.tensor([[-float('inf')]], requires_grad=True)
     loss = focal_losses(logits, torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1))
     loss.sum().backward()
@@ -153,7 +155,7 @@ def test_an_infinitely_wrong_positive_costs_much_but_stays_finite():
     assert logits.grad.isfinite().all()
 
 
-def test_what_is_small_beside_the_largest_is_not_lost():
+def test_focal_losses_keep_small_terms_beside_large_ones():
     """In float32, 2²⁴ + 1 is 2²⁴."""
     count = 1000
     logits = torch.full((count + 1, 1), 64.0)
@@ -168,14 +170,14 @@ def test_what_is_small_beside_the_largest_is_not_lost():
     assert actual.item() == 2**24 + count
 
 
-def test_a_nan_shows_in_the_loss():
+def test_focal_losses_pass_a_nan_through():
     logits = torch.zeros(2, 2)
     logits[1, 0] = float('nan')
     labels = torch.full((1, 2), 2)
     assert focal_losses(logits, labels, torch.ones(1, 2)).isnan()
 
 
-def test_a_second_backward_gives_the_same():
+def test_focal_losses_second_backward_gives_the_same_gradient():
     logits, labels, weights = random_case(3, 5, 2, 2)
     logits.requires_grad_()
     total = focal_losses(logits, labels, weights).sum()
@@ -193,7 +195,7 @@ def test_a_second_backward_gives_the_same():
     sets=st.integers(1, 3),
     block=st.sampled_from([1, 4, 10, 2**15]),
 )
-def test_parts_with_classes_in_the_middle_give_the_sum(
+def test_focal_losses_of_parts_equal_those_of_the_whole(
     seed, shapes, classes, sets, block
 ):
     shapes = [*shapes, (2, 3)]
@@ -220,7 +222,7 @@ def test_parts_with_classes_in_the_middle_give_the_sum(
 
 
 @pytest.mark.parametrize('asking', [(0, 2), (1,), (2,)])
-def test_only_parts_that_ask_get_a_gradient(asking):
+def test_focal_losses_give_gradients_only_to_parts_that_require_them(asking):
     cases = [random_case(seed, 4, 3, 2) for seed in range(3)]
     whole = [logits.clone().requires_grad_() for logits, _, _ in cases]
     sum(focal_losses(x, *case[1:]).sum() for x, case in zip(whole, cases)).backward()

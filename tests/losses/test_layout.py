@@ -2,14 +2,21 @@ import pytest
 import torch
 
 from mmdet_consistent.losses import layout as level_rows
-from tests.support.builders import as_scalars, build_head, features, ground_truth, metas
+from tests.support.builders import (
+    as_scalars,
+    build_head,
+    features,
+    ground_truth,
+    metas,
+    total_loss,
+)
 from tests.support.ssd_builders import build_ssd_head, ssd_features
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-def test_rows_and_values_meet(layout):
+def test_class_rows_and_anchor_rows_have_the_same_order(layout):
     images, anchors, classes, height, width = 2, 3, 4, 5, 6
     scores = torch.randn(images, anchors * classes, height, width)
     scores = scores.contiguous(memory_format=layout)
@@ -23,7 +30,7 @@ def test_rows_and_values_meet(layout):
     assert torch.equal(back, values)
 
 
-def test_levels_are_cut_in_their_order():
+def test_split_levels_keeps_the_order_of_levels():
     levels = [torch.randn(2, 6, 4, 4), torch.randn(2, 6, 2, 3)]
     values = torch.arange(2 * (32 + 12)).view(1, 2, 44)
     first, second = level_rows.split_levels(values, levels, 3)
@@ -36,7 +43,7 @@ def test_levels_are_cut_in_their_order():
 @pytest.mark.parametrize(
     ('build', 'inputs'), [(build_head, features), (build_ssd_head, ssd_features)]
 )
-def test_channels_last_training_gives_the_same(build, inputs):
+def test_channels_last_training_equals_contiguous_training(build, inputs):
     results = []
     for layout in LAYOUTS:
         head = build().to(memory_format=layout)
@@ -46,7 +53,7 @@ def test_channels_last_training_gives_the_same(build, inputs):
             layout is torch.channels_last
         )
         losses = as_scalars(head.loss_by_feat(*outputs, ground_truth(), metas()))
-        sum(v.sum() for k, v in losses.items() if 'loss' in k).backward()
+        total_loss(losses).backward()
         grads = {name: p.grad for name, p in head.named_parameters()}
         results.append(({k: v.detach() for k, v in losses.items()}, grads))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)

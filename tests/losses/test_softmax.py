@@ -24,7 +24,7 @@ def softmax_losses(logits, labels, select_rows=None):
     sets=st.integers(1, 4),
     all_rows=st.booleans(),
 )
-def test_equals_the_naive_loss_and_its_finite_differences(
+def test_softmax_losses_equal_the_naive_reference_and_pass_gradcheck(
     seed, rows, classes, sets, all_rows
 ):
     generator = torch.Generator().manual_seed(seed)
@@ -43,7 +43,7 @@ def test_equals_the_naive_loss_and_its_finite_differences(
 
 
 @pytest.mark.parametrize('all_rows', [False, True])
-def test_half_precision_is_computed_in_full(all_rows):
+def test_softmax_losses_compute_half_precision_in_float32(all_rows):
     torch.manual_seed(0)
     logits = torch.randn(50, 4).bfloat16().requires_grad_()
     labels = torch.randint(0, 4, (2, 50))
@@ -65,7 +65,7 @@ def test_half_precision_is_computed_in_full(all_rows):
     sets=st.integers(1, 3),
     ratio=st.sampled_from([0, 1, 3, 100]),
 )
-def test_mining_equals_the_naive_choice(seed, images, anchors, sets, ratio):
+def test_mined_losses_equal_the_naive_choice(seed, images, anchors, sets, ratio):
     generator = torch.Generator().manual_seed(seed)
     shape = (sets, images, anchors)
     losses = torch.rand(shape, generator=generator, dtype=torch.float64)
@@ -85,7 +85,7 @@ def test_mining_equals_the_naive_choice(seed, images, anchors, sets, ratio):
         assert abs(actual[k].item() - expected) < 1e-9
 
 
-def test_only_the_kept_get_a_gradient():
+def test_mined_losses_give_gradients_only_to_kept_anchors():
     losses = torch.tensor([[[5.0, 1.0, 4.0, 3.0, 2.0]]], requires_grad=True)
     positive = torch.tensor([[[False, True, False, False, False]]])
     negative = torch.tensor([[[True, False, False, True, True]]])
@@ -93,7 +93,7 @@ def test_only_the_kept_get_a_gradient():
     assert losses.grad.tolist() == [[[1, 1, 0, 1, 0]]]
 
 
-def test_parts_with_classes_in_the_middle():
+def test_softmax_losses_of_parts_equal_those_of_rows():
     logits, labels = torch.randn(2, 4, 3), torch.randint(0, 4, (2, 2, 3))
     actual = softmax_losses_of_parts([logits], [labels])[0]
     rows = softmax_losses(logits.transpose(1, 2).flatten(0, 1), labels.flatten(1))

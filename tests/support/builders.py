@@ -122,6 +122,16 @@ def as_scalars(losses):
     }
 
 
+def total_loss(losses):
+    """The sum that training minimises; a loss may be a list of tensors."""
+    return sum(
+        part.sum()
+        for name, value in losses.items()
+        if 'loss' in name
+        for part in (value if isinstance(value, (list, tuple)) else [value])
+    )
+
+
 def losses_of(head):
     """Its losses on the usual features and ground truth."""
     return as_scalars(head.loss_by_feat(*head(features()), ground_truth(), metas()))
@@ -137,7 +147,7 @@ def assert_refused(words, build, **options):
 
 
 def small_detector(**head_options):
-    """A ConRetinaNet of a few channels, to be asked for boxes."""
+    """A ConRetinaNet of a few channels for inference."""
     model = Config.fromfile(config_path('retinanet_r50_fpn.py')).model
     model.backbone.update(depth=18, base_channels=8, init_cfg=None)
     model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)

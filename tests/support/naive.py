@@ -3,7 +3,7 @@
 import torch
 
 from tests.reference import consistent as reference
-from tests.support.builders import instances, metas
+from tests.support.builders import instances, metas, total_loss
 
 SIZES = [(4, 4), (2, 2), (1, 1)]
 STRIDES = [(32, 32), (64, 64), (128, 128)]
@@ -87,7 +87,7 @@ def equals_the_naive_reference(head, seed, boxes, ignores, spread, **options):
             losses[key].double(), value, rtol=1e-4, atol=1e-6, msg=key
         )
     sum(v for k, v in losses.items() if '_s' in k and 'loss' in k).backward()
-    sum(v for k, v in expected.items() if 'loss' in k).backward()
+    total_loss(expected).backward()
     for levels, naive in ((cls_scores, logits), (bbox_preds, deltas)):
         actual = rows(gradients(levels), naive.shape[-1]).double()
         (wanted,) = gradients([naive])

@@ -11,6 +11,7 @@ from tests.support.builders import (
     instances,
     metas,
     small_detector,
+    total_loss,
 )
 from tests.support.naive import SIZES, STRIDES, gradients, rows
 
@@ -40,7 +41,7 @@ def losses_of(head, outputs, gts=None):
 
 
 def total(losses):
-    return sum(v.sum() for k, v in losses.items() if 'loss' in k)
+    return total_loss(losses)
 
 
 def small_outputs(head, seed, spread):

@@ -44,7 +44,7 @@ def iou(a, b):
     gts=st.lists(sound_box(), max_size=5),
     thresholds=st.sampled_from([(0.6, 0.5), (0.7, 0.6), (0.5, 0.5), (1.0, 0.0)]),
 )
-def test_no_box_upsets_the_assigner(anchors, gts, thresholds):
+def test_assigner_accepts_any_box(anchors, gts, thresholds):
     pos, neg = thresholds
     assigner = SecondPassAssigner(pos_iou_thr=pos, neg_iou_thr=neg)
     result = assigner.assign(
@@ -78,7 +78,7 @@ def coder(stages, **options):
     boxes=st.lists(sound_box(), min_size=1, max_size=6),
     deltas=st.lists(st.floats(-1e6, 1e6, width=32), min_size=8, max_size=8),
 )
-def test_decoded_boxes_lie_in_the_image_whatever_the_deltas(boxes, deltas):
+def test_chained_decode_clips_any_deltas_to_the_image(boxes, deltas):
     deltas = torch.tensor(deltas).expand(len(boxes), 8)
     decoded = coder(2).decode(tensor(boxes), deltas, max_shape=(100, 120))
     assert decoded.isfinite().all()
@@ -93,7 +93,7 @@ def test_decoded_boxes_lie_in_the_image_whatever_the_deltas(boxes, deltas):
 
 @EXAMPLES
 @given(box=sound_box(), first=sound_box(), second=sound_box())
-def test_encoding_stage_by_stage_and_decoding_comes_back(box, first, second):
+def test_chained_decode_inverts_encoding_by_stage(box, first, second):
     chain = coder(2)
     one = chain.stages[0].encode(tensor(box), tensor(first))
     two = chain.stages[1].encode(tensor(first), tensor(second))
@@ -105,7 +105,7 @@ def test_encoding_stage_by_stage_and_decoding_comes_back(box, first, second):
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf])
-def test_a_delta_that_is_no_number_stays_visible(value):
+def test_chained_decode_passes_a_nan_through(value):
     """Clipping must not turn a NaN into a box that looks sound."""
     deltas = torch.zeros(2, 8)
     deltas[1, 0] = value

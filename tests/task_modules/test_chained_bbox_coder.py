@@ -8,7 +8,7 @@ from tests.reference import consistent as reference
 DELTA = dict(type='DeltaXYWHBBoxCoder')
 
 
-def test_decodes_stage_after_stage_and_clips_at_the_end():
+def test_decode_chains_stages_and_clips_once():
     torch.manual_seed(0)
     corner = torch.rand(50, 2) * 80
     boxes = torch.cat([corner, corner + 5 + torch.rand(50, 2) * 60], dim=1)
@@ -25,7 +25,7 @@ def test_decodes_stage_after_stage_and_clips_at_the_end():
         )
 
 
-def test_options_of_decoding_reach_every_stage():
+def test_decode_passes_options_to_every_stage():
     box, deltas = (
         torch.tensor([[0.0, 0.0, 10.0, 10.0]]),
         torch.tensor([[0, 0, 2.0, 0] * 2]),
@@ -46,25 +46,25 @@ class RotatedCoder(BaseBBoxCoder):
         raise NotImplementedError
 
 
-def test_a_coder_with_other_than_four_deltas_is_refused():
+def test_coder_without_four_deltas_is_refused():
     with pytest.raises(ValueError, match='stage 1 is RotatedCoder with 5 deltas'):
         ChainedBBoxCoder([DELTA, RotatedCoder()])
 
 
 @pytest.mark.parametrize('name', ['target_means', 'target_stds'])
-def test_a_coder_with_other_than_four_of_them_is_refused(name):
+def test_coder_without_four_means_or_stds_is_refused(name):
     message = rf'stage 1 has {name}=\(0.5, 0.5, 0.5\); give four numbers'
     with pytest.raises(ValueError, match=message):
         ChainedBBoxCoder([DELTA, {**DELTA, name: [0.5] * 3}])
 
 
-def test_mmdet_is_told_how_long_a_row_is():
+def test_encode_size_covers_all_values_of_a_box():
     assert ChainedBBoxCoder([DELTA] * 2).encode_size == 8
     assert ChainedBBoxCoder([DELTA] * 2, extra_values=3).encode_size == 11
     # mmdet would wrap the boxes otherwise.
     assert ChainedBBoxCoder([DELTA]).use_box_type is False
 
 
-def test_encoding_is_refused():
+def test_encode_is_refused():
     with pytest.raises(NotImplementedError, match='stages'):
         ChainedBBoxCoder([DELTA]).encode(torch.zeros(1, 4), torch.zeros(1, 4))

@@ -11,11 +11,9 @@ from torch.nn.utils.rnn import pad_sequence
 from mmdet_consistent.task_modules import MatchRule, match_max_iou, max_iou, rule_of
 from tests.reference import consistent as reference
 from tests.support.builders import instances
+from tests.support.strategies import boxes as boxes_of_sides
 
-COORDINATE = st.integers(0, 60)
-BOX = st.tuples(COORDINATE, COORDINATE, st.integers(1, 50), st.integers(1, 50)).map(
-    lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]
-)
+BOX = boxes_of_sides(1, 50, corner=60)
 BOXES = st.lists(BOX, max_size=12)
 IMAGES = st.lists(st.tuples(BOXES, st.lists(BOX, max_size=3)), min_size=1, max_size=3)
 PRIORS = st.lists(BOX, min_size=1, max_size=15)
@@ -35,13 +33,13 @@ def padded(boxes):
     outside=st.lists(st.booleans(), min_size=15, max_size=15),
     block=st.sampled_from([1, 3, 20, None]),
 )
-def test_a_batch_equals_the_naive_reference(images, priors, outside, block):
+def test_match_max_iou_equals_the_naive_reference(images, priors, outside, block):
     boxes = torch.tensor(priors, dtype=torch.float32)[None]
     gts, counts = padded([g for g, _ in images])
     ignores, _ = padded([i for _, i in images])
-    usable = ~torch.tensor(outside[: len(priors)]).expand(len(images), -1)
+    valid = ~torch.tensor(outside[: len(priors)]).expand(len(images), -1)
     gt_inds, _ = match_max_iou(
-        boxes, gts, counts, MatchRule(0.55, 0.35, ignore_iof_thr=0.3), usable, ignores,
+        boxes, gts, counts, MatchRule(0.55, 0.35, ignore_iof_thr=0.3), valid, ignores,
         block,
     )  # fmt: skip
     for row, (gt, ignore) in zip(gt_inds.tolist(), images):
@@ -61,7 +59,7 @@ def test_a_batch_equals_the_naive_reference(images, priors, outside, block):
     block=st.sampled_from([1, 3, 20, None]),
     gpu_way=st.booleans(),
 )
-def test_equals_mmdets_assigner_to_the_bit(
+def test_match_max_iou_equals_mmdets_assigner_bit_for_bit(
     images, priors, outside, min_pos_iou, gt_max_assign_all, iof, wrt, block, gpu_way
 ):
     assigner = MaxIoUAssigner(
@@ -106,7 +104,7 @@ def test_equals_mmdets_assigner_to_the_bit(
         ),
     ],
 )
-def test_other_rules_are_left_to_mmdet(options):
+def test_rule_of_other_options_is_none(options):
     assert (
         rule_of(
             MaxIoUAssigner(**dict(dict(pos_iou_thr=0.5, neg_iou_thr=0.4), **options))
@@ -115,7 +113,7 @@ def test_other_rules_are_left_to_mmdet(options):
     )
 
 
-def test_rules_that_can_be_expressed():
+def test_rule_of_max_iou_assigners_has_their_options():
     assert rule_of(MaxIoUAssigner(0.0, 0.0)) == MatchRule(0.0, 0.0, True)
     older = MaxIoUAssigner(0.5, 0.4)  # mmdet before 3.2
     vars(older).pop('perm_repeat_gt_cfg', None)
@@ -123,13 +121,13 @@ def test_rules_that_can_be_expressed():
 
 
 @pytest.mark.parametrize('options', [dict(min_pos_iou=-0.1), dict(pos_iou_thr=-0.1)])
-def test_negative_thresholds_are_left_to_mmdet(options):
+def test_rule_of_negative_thresholds_is_none(options):
     options = dict(dict(pos_iou_thr=0.5, neg_iou_thr=0.4), **options)
     assert rule_of(MaxIoUAssigner(**options)) is None
 
 
 @pytest.mark.parametrize('iof', [0.0, 0.5, 0.25])
-def test_an_overlap_with_an_ignore_region_of_just_the_threshold(iof):
+def test_ignore_overlap_at_the_threshold_is_not_ignored(iof):
     """Not yet ignored; and a threshold of 0 is no rule."""
     options = dict(pos_iou_thr=0.5, neg_iou_thr=0.4, ignore_iof_thr=iof)
     boxes = torch.tensor([[0.0, 0, 10, 10], [40, 40, 60, 60]])
@@ -155,7 +153,7 @@ def match_one(box, gts, rule, select_rows=None):
     return gt_inds.item()
 
 
-def test_an_overlap_of_just_the_threshold():
+def test_iou_at_the_threshold_is_positive():
     box, gts = [0.0, 0, 10, 10], [[0.0, 0, 10, 20]]  # 0.5
     assert match_one(box, gts, MatchRule(0.5, 0.5)) == 1
     assert match_one(box, gts, MatchRule(0.6, 0.5)) == -1
@@ -163,9 +161,7 @@ def test_an_overlap_of_just_the_threshold():
 
 
 @pytest.mark.parametrize('gpu_way', [False, True])
-def test_of_equal_ground_truths_the_first_wins_in_another_block_too(
-    monkeypatch, gpu_way
-):
+def test_first_of_equal_ground_truths_wins_across_blocks(monkeypatch, gpu_way):
     monkeypatch.setattr(max_iou, 'GPU_BLOCK', 1)
     far, here = [90.0, 90, 99, 99], [0.0, 0, 10, 10]
     gts = [far] * 3 + [here] + [far] * 11 + [here] * 2
@@ -175,7 +171,7 @@ def test_of_equal_ground_truths_the_first_wins_in_another_block_too(
     assert match_one([0.0, 0, 10, 9], gts, low, not gpu_way) == 17
 
 
-def test_a_low_quality_match_does_not_take_what_is_in_an_ignore_region():
+def test_low_quality_match_skips_boxes_in_ignore_regions():
     gt = [10.0, 10, 30, 30]
     rule = MatchRule(0.5, 0.4, match_low_quality=True, ignore_iof_thr=0.5)
     gt_inds, best = match_max_iou(

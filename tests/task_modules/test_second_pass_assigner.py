@@ -8,11 +8,9 @@ from mmengine.structures import InstanceData
 from mmdet_consistent import SecondPassAssigner
 from mmdet_consistent.task_modules import rule_of
 from tests.support.builders import instances
+from tests.support.strategies import boxes as boxes_of_sides
 
-COORDINATE = st.integers(0, 60)
-BOX = st.tuples(COORDINATE, COORDINATE, st.integers(1, 50), st.integers(1, 50)).map(
-    lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]
-)
+BOX = boxes_of_sides(1, 50, corner=60)
 BOXES = st.lists(BOX, max_size=12)
 
 
@@ -24,7 +22,9 @@ BOXES = st.lists(BOX, max_size=12)
     iof=st.sampled_from([-1, 0.4]),
     wrt=st.booleans(),
 )
-def test_equals_mmdet_without_low_quality_matches(priors, gts, ignores, iof, wrt):
+def test_assign_equals_mmdet_without_low_quality_matches(
+    priors, gts, ignores, iof, wrt
+):
     rule = dict(
         pos_iou_thr=0.6, neg_iou_thr=0.5, ignore_iof_thr=iof, ignore_wrt_candidates=wrt
     )
@@ -41,7 +41,7 @@ def test_equals_mmdet_without_low_quality_matches(priors, gts, ignores, iof, wrt
     assert torch.equal(ours.max_overlaps, theirs.max_overlaps)
 
 
-def test_ignore_rule_comes_from_the_base_assigner_unless_given():
+def test_ignore_rule_is_inherited_unless_given():
     base = MaxIoUAssigner(0.5, 0.4, ignore_iof_thr=0.7, ignore_wrt_candidates=False)
     assigner = SecondPassAssigner(ignore_iof_thr=0.2)
     assigner.inherit_ignore_rule(base)
@@ -49,7 +49,7 @@ def test_ignore_rule_comes_from_the_base_assigner_unless_given():
     assert assigner.ignore_wrt_candidates is False
 
 
-def test_an_ignore_rule_needs_no_regions():
+def test_ignore_rule_works_without_regions():
     pred = InstanceData(priors=torch.tensor([[0.0, 0, 9, 9], [40, 40, 60, 60]]))
     truth = instances([[0, 0, 9, 10]], [3])
     result = SecondPassAssigner(ignore_iof_thr=0.4).assign(pred, truth)
@@ -57,13 +57,13 @@ def test_an_ignore_rule_needs_no_regions():
     assert result.labels.tolist() == [3, -1]
 
 
-def test_a_base_assigner_without_an_ignore_rule_leaves_none():
+def test_base_assigner_without_ignore_rule_leaves_none():
     assigner = SecondPassAssigner()
     assigner.inherit_ignore_rule(PointAssigner())
     assert assigner.rule.ignore_iof_thr <= 0
 
 
-def test_a_subclass_that_assigns_its_own_way_is_asked():
+def test_subclass_with_own_assign_is_called():
     class Own(SecondPassAssigner):
         def assign(self, *args, **kwargs):
             raise NotImplementedError
@@ -87,6 +87,6 @@ def test_a_subclass_that_assigns_its_own_way_is_asked():
         (dict(ignore_wrt_candidates='no'), "ignore_wrt_candidates.*'no'"),
     ],
 )
-def test_impossible_options_are_refused(options, word):
+def test_invalid_options_are_refused(options, word):
     with pytest.raises(ValueError, match=word):
         SecondPassAssigner(**options)

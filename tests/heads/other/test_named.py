@@ -12,7 +12,7 @@ from mmdet_consistent import ConsistentMixin, make_consistent
 from mmdet_consistent.heads.other import yolact
 from mmdet_consistent.heads.other.make_consistent import NAMED, REFUSED
 from tests.support import other_heads
-from tests.support.builders import ground_truth, metas
+from tests.support.builders import ground_truth, metas, total_loss
 from tests.support.other_heads import (
     build,
     build_consistent,
@@ -75,7 +75,7 @@ def test_two_stages_train_every_parameter_that_the_base_trains(name):
     untrained = []
     for head in (base, two):
         values = losses_of(head, gts)
-        sum(value for key, value in values.items() if 'loss' in key).backward()
+        total_loss(values).backward()
         untrained.append(
             {
                 k
