@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 
 def boxes(smallest, largest, corner=100):
-    """Boxes, xyxy in pixels, with sides in this range and the first corner up to another."""
+    """Boxes, xyxy in pixels, with sides and first corners in these ranges."""
     coordinate = st.integers(0, corner)
     side = st.integers(smallest, largest)
     return st.tuples(coordinate, coordinate, side, side).map(
