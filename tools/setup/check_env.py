@@ -95,7 +95,7 @@ def _packages() -> list[Package]:
     # pycocotools does the same.
     if sys.version_info >= (3, 10):
         dev.append(Package('faster_coco_eval', ('faster-coco-eval',), 'dev'))
-    # tools/export.py, and the pages of tools/dev/docs/site.py.
+    # tools/export.py, and the site of python -m tools.dev.docs.
     names = 'onnx onnxruntime mkdocs mkdocstrings'
     dev += [Package(name, (name,), 'dev') for name in names.split()]
     dev.append(Package('material', ('mkdocs-material',), 'dev'))

@@ -5,7 +5,6 @@ quickstart's RetinaNet as the baseline. Started again, it goes on where it was.
 
 Example:
     python -m tools.dev.study.fine_tuning --seeds 0 1 2    # about 20 minutes
-    python -m tools.dev.study.fine_tuning --check          # is the page up to date?
 """
 
 import argparse
@@ -26,7 +25,6 @@ from mmengine.config import Config
 
 from mmdet_consistent.utils import atomic
 from mmdet_consistent.utils.tables import markdown_table
-from tools.dev.docs.generated import with_block, write_or_check
 
 from .numbers import summarise
 from .report import signed
@@ -58,10 +56,6 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/fine_tuning'))
-    parser.add_argument(
-        '--check', action='store_true', help='train and write nothing; fail if the '
-        "page doesn't show what was measured",
-    )  # fmt: skip
     return parser.parse_args()
 
 
@@ -241,25 +235,25 @@ def text_of(results: dict) -> str:
     )
 
 
+def render() -> str:
+    """Render the block of the page from the stored results."""
+    return text_of(json.loads(RESULTS.read_text(encoding='utf-8')))
+
+
 def main() -> None:
     args = parse_args()
-    if not args.check:
-        seeds = {
-            str(seed): run_seed(seed, ROOT / args.work_dir / f'seed{seed}')
-            for seed in args.seeds
-        }
-        results = dict(
-            command=shlex.join([*COMMAND, *sys.argv[1:]]),
-            machine=f'One CPU core, Python {platform.python_version()}, torch '
-            f'{torch.__version__}',
-            seeds=seeds,
-        )
-        atomic.write(RESULTS, f'{json.dumps(results, indent=1)}\n'.encode())
-    text = text_of(json.loads(RESULTS.read_text(encoding='utf-8')))
-    refusal = f'docs/fine_tuning.md is out of date: run {shlex.join(COMMAND)}'
-    write_or_check(PAGE, with_block(PAGE, 'fine_tuning', text), args.check, refusal)
-    if not args.check:
-        print(text)
+    seeds = {
+        str(seed): run_seed(seed, ROOT / args.work_dir / f'seed{seed}')
+        for seed in args.seeds
+    }
+    results = dict(
+        command=shlex.join([*COMMAND, *sys.argv[1:]]),
+        machine=f'One CPU core, Python {platform.python_version()}, torch '
+        f'{torch.__version__}',
+        seeds=seeds,
+    )
+    atomic.write(RESULTS, f'{json.dumps(results, indent=1)}\n'.encode())
+    print(f'{render()}\n\nTo put this into the page: python -m tools.dev.docs')
 
 
 if __name__ == '__main__':
