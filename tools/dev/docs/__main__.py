@@ -11,11 +11,14 @@ import argparse
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
+from functools import partial
 
 from mmdet_consistent.utils import atomic
 from tools.dev import ROOT
 from tools.dev.study import fine_tuning
+from tools.dev.study.report import page_from_csv
 
 from . import metafile, model_zoo, readme
 from .blocks import with_block
@@ -29,6 +32,11 @@ GENERATED: dict[str, Callable[[], str]] = {
     'model-index.yml': metafile.model_index,
     'docs/fine_tuning.md#fine_tuning': fine_tuning.render,
     'docs/model_zoo.md': model_zoo.page,
+    **{
+        f'docs/results/{path.stem}.md': partial(page_from_csv, path)
+        for path in sorted(ROOT.glob('docs/results/*.csv'))
+        if not path.stem.startswith('speed')  # those pages show more than their CSV
+    },
 }
 
 
@@ -67,6 +75,7 @@ def build_site() -> None:
 
 def main() -> None:
     args = parse_args()
+    warnings.filterwarnings('ignore')
     problems = []
     for path, text in changed_pages().items():
         if args.check:

@@ -1,12 +1,9 @@
 """The study's main figures in README.md, from docs/results/*.csv."""
 
-import csv
-from pathlib import Path
-
 from mmdet_consistent.utils.tables import markdown_table
 from tools.dev import ROOT
 from tools.dev.study.numbers import summarise
-from tools.dev.study.report import signed
+from tools.dev.study.report import read_csv, signed
 
 # (title in the README, table of the study, row), gains first.
 TABLES = (
@@ -19,23 +16,12 @@ TABLES = (
 )
 
 
-def read_runs(path: Path) -> dict:
-    """Read one of the study's CSV files: row to seed to run."""
-    runs = {}
-    with open(path, encoding='utf-8', newline='') as file:
-        for line in csv.DictReader(file):
-            metrics = {m: float(line[m]) for m in ('AP', 'AP50', 'AP75')}
-            run = dict(metrics=metrics, positives=[])
-            runs.setdefault(line['row'], {})[int(line['seed'])] = run
-    return runs
-
-
 def study_table() -> str:
     """Render AP of baseline and consistent, and their paired differences."""
     header = ['', 'baseline', 'consistent', 'ΔAP', 'ΔAP50', 'ΔAP75', 'seeds']
     lines = []
     for title, stem, row in TABLES:
-        runs = read_runs(ROOT / f'docs/results/{stem}.csv')
+        _, runs = read_csv(ROOT / f'docs/results/{stem}.csv')
         baseline, consistent = summarise(
             {name: runs[name] for name in ('baseline', row)}, 'baseline'
         )

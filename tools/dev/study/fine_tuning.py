@@ -25,11 +25,11 @@ from mmengine.config import Config
 
 from mmdet_consistent.utils import atomic
 from mmdet_consistent.utils.tables import markdown_table
+from tools.dev import ROOT
 
 from .numbers import summarise
 from .report import signed
 
-ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / 'docs/fine_tuning.md'
 RESULTS = ROOT / 'docs/results/fine_tuning.json'
 BASELINE = 'my_retinanet'
