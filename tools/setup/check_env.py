@@ -86,7 +86,8 @@ def _packages() -> list[Package]:
     names = 'addict matplotlib numpy rich termcolor yapf pycocotools scipy shapely'
     names += ' six terminaltables tqdm'
     base += [Package(name, (name,), 'base') for name in names.split()]
-    dev = [Package(name, (name,), 'dev') for name in ['pytest', 'hypothesis', 'ruff']]
+    names = 'pytest hypothesis ruff mypy nox selenium pandas'
+    dev = [Package(name, (name,), 'dev') for name in names.split()]
     dev.append(Package('seaborn', ('seaborn',), 'dev'))  # mmdet's analyze_logs.py
     dev.append(Package('sklearn', ('scikit-learn',), 'dev'))  # mmdet's PAAHead
     dev.append(Package('xdist', ('pytest-xdist',), 'dev'))

@@ -113,6 +113,6 @@ def test_build_writes_a_set_that_mmdet_reads_once(tmp_path, scenes):
     before = (out / 'recipe.json').stat().st_mtime_ns
     occlusion.build(out, splits=splits)
     assert (out / 'recipe.json').stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match='holds another set'):
+    with pytest.raises(ValueError, match='contains another set'):
         occlusion.build(out, seed=1, splits=splits)
     json.loads((out / 'annotations/test.json').read_text())

@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 
 from tools.dev.study import __main__ as study
 from tools.dev.study import betas, pool, runs
+from tools.dev.study.hooks import EpochSeedHook, RecordHook
 from tools.dev.study.numbers import METRICS
 from tools.dev.study.report import paper_figures
 from tools.dev.study.runs import Job
@@ -156,12 +157,12 @@ def test_rows_are_paired_and_an_interrupted_run_resumes(tmp_path, monkeypatch):
         if runner.epoch == 1:
             raise KeyboardInterrupt
 
-    original = runs.EpochSeedHook.before_train_epoch
-    monkeypatch.setattr(runs.EpochSeedHook, 'before_train_epoch', stop)
+    original = EpochSeedHook.before_train_epoch
+    monkeypatch.setattr(EpochSeedHook, 'before_train_epoch', stop)
     current = 'first'
     with pytest.raises(KeyboardInterrupt):
         runs.run_job(stopped)
-    monkeypatch.setattr(runs.EpochSeedHook, 'before_train_epoch', original)
+    monkeypatch.setattr(EpochSeedHook, 'before_train_epoch', original)
     current = 'second'
     resumed = runs.run_job(stopped)
     assert seen['first'] + seen['second'] == seen['consistent']
@@ -377,7 +378,7 @@ def test_record_hook_counts_positives_of_mmdets_own_head(tmp_path):
     head = SimpleNamespace(_raw_positive_infos={'sampling_results': sampled})
     model = SimpleNamespace(bbox_head=head)
     runner = SimpleNamespace(model=model, epoch=0, max_epochs=2)
-    hook = runs.RecordHook(tmp_path / 'progress.txt')
+    hook = RecordHook(tmp_path / 'progress.txt')
     hook.before_train_iter(runner, 0)
     hook.after_train_iter(runner, 0, None, {'loss': 1.0})
     assert hook.num_pos == {'num_pos': [3.0]}
