@@ -163,8 +163,8 @@ def test_merge_tasks_measures_each_case_once():
 
 def test_grid_returns_every_combination():
     cases = grid(Case(), image=[(8, 16), (32, 32)], batch=[1, 2])
-    assert [(c.image, c.batch) for c in cases] == [
-        ('8x16', 1), ('8x16', 2), ('32x32', 1), ('32x32', 2),
+    assert [(c.height, c.width, c.batch) for c in cases] == [
+        (8, 16, 1), (8, 16, 2), (32, 32, 1), (32, 32, 2),
     ]  # fmt: skip
 
 
