@@ -1,10 +1,10 @@
 """The contenders' heads, in mmdet's own detectors."""
 
+import contextlib
 import copy
 import functools
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -16,9 +16,12 @@ from mmengine.hub import get_config
 from mmengine.logging import MMLogger
 from torch import nn
 
-import mmdet_consistent.additions  # noqa: F401  registers heads and additions
+import mmdet_consistent.additions
 
 from .cases import ADDITIONS, HEADS, OURS, Case, Contender, contenders_of
+
+with contextlib.suppress(ImportError):  # not in older revisions of the package
+    import mmdet_consistent.engine.safe  # noqa: F401  lets mmdet's SSD predict
 
 HEAD_TYPES = {'retinanet': 'ConsistentRetinaHead', 'ssd': 'ConsistentSSDHead'}
 # Neither loss nor post-processing depends on the towers: narrow ones cost less.
@@ -60,7 +63,7 @@ def detector_config(case: Case, contender: Contender) -> ConfigDict:
     return config
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet_logger() -> Iterator[None]:
     """Keep mmengine from logging how every parameter is initialised."""
     logger = MMLogger.get_current_instance()
