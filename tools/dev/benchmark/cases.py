@@ -72,6 +72,11 @@ class Case:
             if name not in CHOICES and value < least:
                 raise ValueError(f'{name} must be at least {least}, got {value}')
 
+    @property
+    def image(self) -> str:
+        """Height × width, as users write it."""
+        return f'{self.height}x{self.width}'
+
 
 def parse_image(text: str) -> tuple[int, int]:
     """Convert ``'512'`` or ``'800x1333'`` to (height, width).
