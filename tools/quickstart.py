@@ -1,4 +1,4 @@
-"""Train RetinaNet and ConRetinaNet on blood cells, and put them side by side.
+"""Train RetinaNet and ConRetinaNet on blood cells and compare them.
 
 Example:
     python tools/quickstart.py
@@ -8,45 +8,100 @@ Example:
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
 import statistics
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 import mmdet_consistent
-from mmdet_consistent.engine.hooks import ProgressHook
-from mmdet_consistent.utils import atomic
-from mmdet_consistent.utils.tables import draw_side_by_side, markdown_table
+from mmdet_consistent.utils import atomic, timing
+from mmdet_consistent.utils.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = {
     'RetinaNet': 'configs/quickstart/retinanet_bccd.py',
     'ConRetinaNet': 'configs/quickstart/con_retinanet_bccd.py',
 }
+# Okabe and Ito's colours: told apart with any colour vision.
+PALETTE = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00']
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--smoke', action='store_true', help='one minute, no meaning')
+    parser.add_argument(
+        '--smoke', action='store_true', help='one minute, results mean nothing'
+    )
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/quickstart'))
-    parser.add_argument('--restart', action='store_true', help='forget earlier runs')
+    parser.add_argument('--restart', action='store_true', help='discard earlier runs')
     parser.add_argument('--write-docs', action='store_true', help='update docs/results')
     return parser.parse_args()
 
 
+class ProgressHook(Hook):
+    """Prints a line every ten seconds, and records what the table shows.
+
+    Attributes:
+        step_seconds: Duration of each training step.
+        num_pos: Name of a stage's positives to their number in each step.
+    """
+
+    def __init__(self, name: str, runs_left: int) -> None:
+        self.name = name
+        self.runs_left = runs_left
+        self.stream = sys.stdout  # before it is redirected
+        self.step_seconds: list[float] = []
+        self.num_pos: dict[str, list[float]] = {}
+        self.printed = 0.0
+
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Start the clock of a step."""
+        self.start = time.perf_counter()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any, outputs: dict
+    ) -> None:
+        """Record a step, and print progress if it is time."""
+        now = time.perf_counter()
+        self.step_seconds.append(now - self.start)
+        positives = {k: v for k, v in outputs.items() if k.startswith('num_pos')}
+        if not positives:  # mmdet's own head: those of its last assignment
+            infos = runner.model.bbox_head._raw_positive_infos
+            sampled = infos.get('sampling_results', ())
+            positives['num_pos'] = sum(len(result.pos_inds) for result in sampled)
+        for name, value in positives.items():
+            self.num_pos.setdefault(name, []).append(float(value))
+        done, total = runner.iter + 1, runner.max_iters
+        if now - self.printed < 10 and done < total:
+            return
+        self.printed = now
+        step = statistics.median(self.step_seconds[-50:])
+        left = step * (total - done + self.runs_left * total)
+        print(
+            f'{self.name}: epoch {runner.epoch + 1}/{runner.max_epochs}, '
+            f'{100 * done // total} %, loss {float(outputs["loss"]):.3f}, '
+            f'about {left // 60:.0f} min {left % 60:02.0f} s left',
+            file=self.stream,
+            flush=True,
+        )
+
+
 def quick_config(path: str, args: argparse.Namespace, work_dir: Path) -> Config:
-    """The model's config, quiet, for a full or a smoke run."""
+    """Return the model's config for a full or a smoke run, with little output."""
     cfg = Config.fromfile(ROOT / path)
     cfg.work_dir = str(work_dir)
     cfg.log_level = 'ERROR'
@@ -64,7 +119,7 @@ def quick_config(path: str, args: argparse.Namespace, work_dir: Path) -> Config:
 
 
 def run_model(name: str, runs_left: int, args: argparse.Namespace) -> dict:
-    """Train (or go on), evaluate on the test split, and return the figures."""
+    """Train (or resume), evaluate on the test split, and return the figures."""
     work_dir = args.work_dir / name.lower()
     result_file = (
         work_dir / f'result_seed{args.seed}{"_smoke" if args.smoke else ""}.json'
@@ -73,26 +128,23 @@ def run_model(name: str, runs_left: int, args: argparse.Namespace) -> dict:
         print(f'{name}: done before, see {result_file} (--restart to train again)')
         return json.loads(result_file.read_text())
     cfg = quick_config(MODELS[name], args, work_dir)
-    progress = ProgressHook(name, runs_left, stream=sys.stdout)
+    progress = ProgressHook(name, runs_left)
     with contextlib.redirect_stdout(args.log):
         runner = Runner.from_cfg(cfg)
         runner.register_hook(progress, priority='LOW')
         runner.train()
     print(f'{name}: evaluating on the test images', flush=True)
-    start = time.perf_counter()
     with contextlib.redirect_stdout(args.log):
         metrics = runner.test()
-    steps_an_epoch = len(runner.train_dataloader)
+    steps_per_epoch = len(runner.train_dataloader)
     result = dict(
         metrics={key: float(value) for key, value in metrics.items()},
         num_pos={
-            key: statistics.mean(values[-steps_an_epoch:])
+            key: statistics.mean(values[-steps_per_epoch:])
             / cfg.train_dataloader.batch_size
             for key, values in progress.num_pos.items()
         },
         step_seconds=statistics.median(progress.step_seconds[2:] or [float('nan')]),
-        test_seconds=time.perf_counter() - start,
-        checkpoint=str(work_dir / f'epoch_{runner.max_epochs}.pth'),
         detections=detect(runner, 3),
     )
     atomic.write(result_file, json.dumps(result).encode())
@@ -100,7 +152,7 @@ def run_model(name: str, runs_left: int, args: argparse.Namespace) -> dict:
 
 
 def detect(runner: Runner, count: int, score_thr: float = 0.4) -> list:
-    """Boxes of the first test images: (xyxy, label, score), original pixels."""
+    """Return the first test images' boxes: (xyxy in pixels, label, score)."""
     dataset = runner.test_dataloader.dataset
     runner.model.eval()
     found = []
@@ -109,77 +161,103 @@ def detect(runner: Runner, count: int, score_thr: float = 0.4) -> list:
         data = dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
         with torch.no_grad():
             instances = runner.model.test_step(data)[0].pred_instances
-        instances = instances[instances.scores >= score_thr]
-        found.append(
-            list(
-                zip(
-                    instances.bboxes.tolist(),
-                    instances.labels.tolist(),
-                    instances.scores.tolist(),
-                )
-            )
-        )
+        kept = instances[instances.scores >= score_thr]
+        columns = (kept.bboxes.tolist(), kept.labels.tolist(), kept.scores.tolist())
+        found.append(list(zip(*columns)))
     return found
 
 
 def draw(results: dict, path: Path) -> None:
-    """Ground truth and both models' detections of the first test images."""
+    """Draw ground truth and both models' detections, one row per image."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+    from matplotlib.patches import Patch
+
     cfg = Config.fromfile(ROOT / MODELS['RetinaNet'])
     data_root = ROOT / cfg.data_root
     coco = json.loads((data_root / 'annotations/test.json').read_text())
-    count = len(next(iter(results.values()))['detections'])
-    images, truths = [], []
-    for info in coco['images'][:count]:
-        image = cv2.imread(str(data_root / 'images' / info['file_name']))
-        images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-        boxes = [a for a in coco['annotations'] if a['image_id'] == info['id']]
-        truths.append(
-            [
-                ((x, y, x + w, y + h), a['category_id'] - 1, None)
-                for a in boxes
-                for x, y, w, h in [a['bbox']]
-            ]
-        )
+    infos = coco['images'][: len(next(iter(results.values()))['detections'])]
+    truths = [
+        [
+            ((x, y, x + width, y + height), annotation['category_id'] - 1, None)
+            for annotation in coco['annotations']
+            if annotation['image_id'] == info['id']
+            for x, y, width, height in [annotation['bbox']]
+        ]
+        for info in infos
+    ]
     columns = {'ground truth': truths}
     columns.update({name: r['detections'] for name, r in results.items()})
-    draw_side_by_side(images, columns, cfg.classes, path)
+    figure, axes = plt.subplots(
+        len(infos),
+        len(columns),
+        figsize=(4.2 * len(columns), 3.2 * len(infos) + 0.7),
+        squeeze=False,
+        layout='constrained',
+    )
+    for row, info in enumerate(infos):
+        image = cv2.imread(str(data_root / 'images' / info['file_name']))
+        for axis, (title, boxes) in zip(axes[row], columns.items()):
+            axis.imshow(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            axis.set(xticks=[], yticks=[], title=title if row == 0 else '')
+            draw_boxes(axis, boxes[row])
+    handles = [
+        Patch(fc='none', ec=PALETTE[i % len(PALETTE)], label=name)
+        for i, name in enumerate(cfg.classes)
+    ]
+    figure.legend(handles=handles, loc='outside lower center', ncols=len(handles))
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def draw_boxes(axis: Any, boxes: list) -> None:
+    """Draw (xyxy in pixels, label, score) triples; ground truth has no score."""
+    from matplotlib.patches import Rectangle
+
+    for (x1, y1, x2, y2), label, score in boxes:
+        colour = PALETTE[label % len(PALETTE)]
+        outline = dict(fill=False, ec=colour, lw=1.6)
+        axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, **outline))
+        if score is not None:
+            background = dict(fc=colour, ec='none', pad=0.6)
+            style = dict(fontsize=6, color='white', va='top', bbox=background)
+            axis.text(x1 + 1, y1 + 1, f'{score:.2f}', **style)
 
 
 def time_alternately(args: argparse.Namespace, steps: int) -> float:
-    """Median ratio of the training step's time, ConRetinaNet / RetinaNet."""
-    runners, batches = [], []
-    for name, path in MODELS.items():
-        cfg = quick_config(path, args, args.work_dir / 'timing' / name.lower())
+    """Return the median ratio of the training step's time, ConRetinaNet / RetinaNet."""
+
+    def training_step(path: str, work_dir: Path) -> Callable[[timing.Clock], dict]:
+        cfg = quick_config(path, args, work_dir)
         cfg.resume = False
         runner = Runner.from_cfg(cfg)
-        runner._train_loop = runner.build_train_loop(cfg.train_cfg)
-        runner.optim_wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
+        optimizer = runner.build_optim_wrapper(cfg.optim_wrapper)
+        batch = next(iter(runner.build_dataloader(cfg.train_dataloader)))
         runner.model.train()
-        runners.append(runner)
-        batches.append(next(iter(runner.train_dataloader)))
-    ratios = []
-    for step in range(steps + 2):
-        seconds = []
-        for runner, batch in zip(runners, batches):
-            start = time.perf_counter()
-            runner.model.train_step(batch, runner.optim_wrapper)
-            seconds.append(time.perf_counter() - start)
-        if step >= 2:
-            ratios.append(seconds[1] / seconds[0])
-    return statistics.median(ratios)
+
+        def step(clock: timing.Clock) -> dict:
+            start = clock()
+            runner.model.train_step(batch, optimizer)
+            return dict(step=clock() - start)
+
+        return step
+
+    works = {
+        name: training_step(path, args.work_dir / 'timing' / name.lower())
+        for name, path in MODELS.items()
+    }
+    options = dict(warmup=2, repetitions=steps, seconds=math.inf)
+    samples = timing.alternate(works, time.perf_counter, **options)
+    base, ours = (samples[name]['step'] for name in MODELS)
+    return statistics.median(timing.ratios(ours, base))
 
 
 def table(results: dict) -> str:
-    """The side-by-side table."""
-    header = [
-        '',
-        'AP',
-        'AP50',
-        'AP75',
-        'AP90',
-        'positives an image, by stage',
-        's/step',
-    ]
+    """Render the table that compares both models."""
+    header = ['', 'AP', 'AP50', 'AP75', 'AP90', 'positives per image, by stage']
+    header.append('s/step')
     rows = []
     for name, result in results.items():
         metrics = result['metrics']
@@ -190,34 +268,33 @@ def table(results: dict) -> str:
             'coco90/bbox_mAP',
         )
         positives = ', '.join(f'{v:.0f}' for v in result['num_pos'].values()) or '–'
-        # mmdet leaves the figures out where there is no detection at all.
+        # mmdet leaves the figures out if there is no detection at all.
         aps = [f'{100 * metrics.get(key, 0.0):.1f}' for key in keys]
         rows.append([name, *aps, positives, f'{result["step_seconds"]:.2f}'])
     return markdown_table(header, rows)
 
 
 def write_docs(text: str, note: str, picture: Path) -> None:
-    """Put table and picture into docs/results and docs/figures."""
+    """Write table and picture to docs/results and docs/figures."""
     (ROOT / 'docs/results').mkdir(parents=True, exist_ok=True)
     (ROOT / 'docs/figures').mkdir(parents=True, exist_ok=True)
     (ROOT / 'docs/figures/quickstart.png').write_bytes(picture.read_bytes())
     (ROOT / 'docs/results/quickstart.md').write_text(
         '# Quickstart: BCCD test split\n\n'
-        'Made by `tools/quickstart.sh --write-docs`.\n\n'
+        'Generated by `tools/quickstart.sh --write-docs`.\n\n'
         f'{text}\n\n{note}\n\n![detections](../figures/quickstart.png)\n'
     )
 
 
 def main() -> None:
     args = parse_args()
-    # A first run should show its progress, not the stack's deprecations.
+    # A first run should show progress, not the libraries' deprecations.
     warnings.filterwarnings('ignore')
     os.chdir(ROOT)
     if args.smoke and args.work_dir == Path('work_dirs/quickstart'):
         args.work_dir = Path('work_dirs/quickstart_smoke')
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    # The libraries' own words go to a file, which stays open to the end: their
-    # loggers keep it.
+    # The libraries' output goes to a file, which stays open for their loggers.
     args.log = open(args.work_dir / 'output.txt', 'a', buffering=1)  # noqa: SIM115
     names = list(MODELS)
     try:
@@ -226,18 +303,18 @@ def main() -> None:
             for i, name in enumerate(names)
         }
     except KeyboardInterrupt:
-        print('\nStopped. The same command goes on from the last finished epoch.')
+        print('\nStopped. The same command resumes from the last finished epoch.')
         sys.exit(130)
-    print('timing a few steps of both, in turn', flush=True)
+    print('timing a few steps of both alternately', flush=True)
     with contextlib.redirect_stdout(args.log):
         ratio = time_alternately(args, 3 if args.smoke else 10)
     picture = args.work_dir / 'detections.png'
     draw(results, picture)
     text = table(results)
     note = (
-        f'One seed ({args.seed}), so a difference of a point may be chance. A step of '
-        f'ConRetinaNet takes {ratio:.2f} times one of RetinaNet (median of steps '
-        'taken in turn; s/step above is from runs one after the other). '
+        f'With one seed ({args.seed}), a difference of a point may be chance. A step '
+        f'of ConRetinaNet takes {ratio:.2f} times as long as one of RetinaNet (median '
+        'of alternating steps; s/step in the table is from consecutive runs). '
         f'{os.cpu_count()} CPU cores, Python {platform.python_version()}, torch '
         f'{torch.__version__}, mmdet_consistent {mmdet_consistent.__version__}.'
     )

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 #
-# RetinaNet and ConRetinaNet on blood cells, trained and compared on this machine.
+# Train RetinaNet and ConRetinaNet on blood cells and compare them.
 #
 #   tools/quickstart.sh            # about five minutes on two CPU cores
-#   tools/quickstart.sh --smoke    # about one minute: does it run at all?
+#   tools/quickstart.sh --smoke    # about one minute, to see that everything runs
 #
-# Sets the environment up first if need be (tools/setup.sh).
+# Sets up the environment first if necessary (tools/setup.sh).
 set -euo pipefail
 
 . "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"

@@ -86,7 +86,8 @@ def _packages() -> list[Package]:
     names = 'addict matplotlib numpy rich termcolor yapf pycocotools scipy shapely'
     names += ' six terminaltables tqdm'
     base += [Package(name, (name,), 'base') for name in names.split()]
-    dev = [Package(name, (name,), 'dev') for name in ['pytest', 'hypothesis', 'ruff']]
+    names = 'pytest hypothesis ruff mypy nox selenium pandas'
+    dev = [Package(name, (name,), 'dev') for name in names.split()]
     dev.append(Package('seaborn', ('seaborn',), 'dev'))  # mmdet's analyze_logs.py
     dev.append(Package('sklearn', ('scikit-learn',), 'dev'))  # mmdet's PAAHead
     dev.append(Package('xdist', ('pytest-xdist',), 'dev'))
@@ -95,7 +96,7 @@ def _packages() -> list[Package]:
     # pycocotools does the same.
     if sys.version_info >= (3, 10):
         dev.append(Package('faster_coco_eval', ('faster-coco-eval',), 'dev'))
-    # tools/export.py, and the pages of tools/dev/docs/site.py.
+    # tools/export.py, and the site of python -m tools.dev.docs.
     names = 'onnx onnxruntime mkdocs mkdocstrings'
     dev += [Package(name, (name,), 'dev') for name in names.split()]
     dev.append(Package('material', ('mkdocs-material',), 'dev'))

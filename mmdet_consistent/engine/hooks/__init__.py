@@ -3,7 +3,6 @@
 from .config_check import ConfigCheckHook
 from .consistency import ConsistencyHook
 from .finite_loss import FiniteLossHook
-from .progress import ProgressHook
 from .safe_checkpoint import SafeCheckpointHook
 from .seed import SeedHook
 from .stage_weight import StageLossWeightHook
@@ -12,7 +11,6 @@ __all__ = [
     'ConfigCheckHook',
     'ConsistencyHook',
     'FiniteLossHook',
-    'ProgressHook',
     'SafeCheckpointHook',
     'SeedHook',
     'StageLossWeightHook',

@@ -1,17 +1,19 @@
 import importlib
 import sys
-from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
+from tools.dev.benchmark import history
 from tools.dev.benchmark.cases import Case, Task
-from tools.dev.benchmark.cost import Cost
-from tools.dev.benchmark.results import read_csv, write_csv
+from tools.dev.benchmark.detectors import Cost
+from tools.dev.benchmark.results import RATIO, read_csv, write_csv
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = ['--image', '64', '--classes', '3', '--repetitions', '2', '--seconds', '0']
+BOTH = ('mmdet', 'consistent')
 
 
 @pytest.fixture
@@ -22,28 +24,48 @@ def tool(monkeypatch, tmp_path):
     monkeypatch.setattr(module, 'DOCS', tmp_path)
 
     def call(*arguments):
-        monkeypatch.setattr(sys, 'argv', ['benchmark.py', *map(str, arguments)])
+        monkeypatch.setattr(sys, 'argv', ['benchmark', *map(str, arguments)])
         module.main()
 
     module.call = call
     return module
 
 
-def test_own_cases(tool, capsys, tmp_path):
-    tool.call(*TINY, '--batch', 1, 2, '--contenders', 'mmdet', 'consistent')
+def test_custom_cases_are_shown_and_saved(tool, capsys, tmp_path):
+    tool.call(*TINY, '--batch', 1, 2, '--contenders', *BOTH)
     output = capsys.readouterr().out
     assert 'RetinaNet, 1 × 64x64 pixels' in output
     assert 'RetinaNet, 2 × 64x64 pixels' in output
     rows, about = read_csv(tmp_path / 'work_dirs/benchmark/speed.csv')
-    assert {(r.case.batch, r.contender) for r in rows} == {
+    assert set(zip(rows['batch'], rows['contender'])) == {
         (1, 'mmdet'), (1, 'consistent'), (2, 'mmdet'), (2, 'consistent'),
     }  # fmt: skip
     assert 'torch' in about['versions']
 
 
+def test_failing_case_does_not_stop_the_others(tool, capsys, tmp_path, monkeypatch):
+    measure, saved = tool.measure, []
+    csv = tmp_path / 'work_dirs/benchmark/speed.csv'
+
+    def fail(task, **options):
+        saved.append(csv.is_file())
+        if task.case.batch == 2:
+            raise MemoryError('too large')
+        return measure(task, **options)
+
+    monkeypatch.setattr(tool, 'measure', fail)
+    with pytest.raises(SystemExit, match='1'):
+        tool.call(*TINY, '--batch', 2, 1, 3, '--contenders', *BOTH)
+    output = capsys.readouterr()
+    assert 'RetinaNet, 3 × 64x64 pixels' in output.out
+    assert output.err.count('MemoryError: too large') == 2  # at once, and at the end
+    assert 'head_loss: RetinaNet, 2 × 64x64 pixels' in output.err
+    assert set(read_csv(csv)[0]['batch']) == {1, 3}
+    assert saved == [False, True, True]
+
+
 def test_slower_than_before_is_exit_status_1(tool, capsys, tmp_path):
-    arguments = [*TINY, '--contenders', 'mmdet', 'consistent']
-    tool.call(*arguments)
+    tool.call(*TINY, '--contenders', *BOTH)
     new = tmp_path / 'work_dirs/benchmark/speed.csv'
     rows, about = read_csv(new)
     capsys.readouterr()
@@ -51,7 +73,7 @@ def test_slower_than_before_is_exit_status_1(tool, capsys, tmp_path):
     assert '4 the same within noise' in capsys.readouterr().out
     # An old run in which everything took a tenth.
     old = tmp_path / 'old.csv'
-    write_csv(old, [scaled(row, 0.1) for row in rows], about)
+    write_csv(old, rows.assign(**{name: 0.1 * rows[name] for name in RATIO}), about)
     with pytest.raises(SystemExit, match='1'):
         tool.call('--measured', new, '--compare', old)
     output = capsys.readouterr().out
@@ -59,18 +81,14 @@ def test_slower_than_before_is_exit_status_1(tool, capsys, tmp_path):
     assert '10.00×' in output
 
 
-def scaled(row, factor):
-    return replace(row, ratio=type(row.ratio)(*(factor * x for x in row.ratio)))
-
-
 @pytest.mark.slow
-def test_the_page_is_generated(tool, monkeypatch, tmp_path):
+def test_page_is_generated(tool, monkeypatch, tmp_path):
     base = dict(height=64, width=64, classes=3)
-    names = ('mmdet', 'consistent')
     tasks = [
-        Task(Case(**base), names, ('head_loss', 'settings')),
-        Task(Case(**base, batch=1), names, ('growth:batch',)),
-        Task(Case(**base, batch=4), names, ('growth:batch',)),
+        Task.of(Case(**base), BOTH, 'head_loss'),
+        Task.of(Case(**base, ground_truths=2), BOTH, 'settings'),
+        Task.of(Case(**base, batch=1), BOTH, 'growth:batch'),
+        Task.of(Case(**base, batch=4), BOTH, 'growth:batch'),
     ]
     costs = [Cost('retinanet', 'mmdet', 10**6, 10**9)]
     costs.append(costs[0]._replace(contender='consistent', parameters=1_002_000))
@@ -89,16 +107,16 @@ def test_the_page_is_generated(tool, monkeypatch, tmp_path):
         'Targets', 'Head loss', 'Other settings', 'Growth', 'Model cost', 'Profile',
     ]  # fmt: skip
     assert '+0.20 %' in page
-    assert '![images in a batch](speed_batch.png)' in page
+    assert '![images per batch](speed_batch.png)' in page
     assert 'aten::' in page
     assert {p.name for p in tmp_path.glob('speed*')} == {
         'speed.md', 'speed.csv', 'speed_batch.png',
     }  # fmt: skip
 
 
-def test_a_preset_has_a_page_of_its_own(tool, monkeypatch, tmp_path):
-    names = ('mmdet', 'aligned')
-    task = Task(Case(height=64, width=64, classes=3), names, ('train_step',))
+def test_preset_has_a_page_of_its_own(tool, monkeypatch, tmp_path):
+    case = Case(height=64, width=64, classes=3)
+    task = Task.of(case, ('mmdet', 'aligned'), 'train_step')
     cost = Cost('retinanet', 'mmdet', 10**6, 10**9)
     aligned = cost._replace(contender='aligned', parameters=1_003_000)
     monkeypatch.setattr(tool, 'plan', lambda args: [task])
@@ -114,14 +132,37 @@ def test_a_preset_has_a_page_of_its_own(tool, monkeypatch, tmp_path):
     }  # fmt: skip
 
 
+def test_history_keeps_figures_of_other_revisions(tool, monkeypatch, tmp_path, capsys):
+    def measure(revision):
+        figures = dict(forward=0.25, backward=0.5, total=0.3, memory=0.2)
+        return dict(revision=revision, subject='A change, in words', **figures)
+
+    monkeypatch.setattr(tool, 'measure_revision', measure)
+    old = dict(measure('old'), subject='First', total=3.5)
+    history.write_history(tmp_path / 'speed_history.csv', [old, measure('new')])
+    tool.call('--history', 'new', '--write-docs')
+    table = pd.read_csv(tmp_path / 'speed_history.csv')
+    assert table['revision'].tolist() == ['old', 'new']
+    assert table['total'].tolist() == [3.5, 0.3]
+    output = capsys.readouterr().out
+    assert '| 3.50× | 0.20×' in output
+
+
+def test_measure_revision_names_an_unknown_revision():
+    with pytest.raises(ValueError, match='no-such-revision'):
+        history.measure_revision('no-such-revision')
+
+
 NO_GPU = (['--device', 'cuda'], '--device cuda: PyTorch finds no GPU here')
 
 
-def test_refused_options(tool, capsys):
+def test_impossible_options_are_refused(tool, capsys):
     for arguments, message in (
-        (['--write-docs', '--batch', '2'], 'or one --preset: give no more'),
-        (['--quick', '--batch', '2'], '--batch: there are no cases to choose'),
+        (['--write-docs', '--batch', '2'], 'everything or one --preset, nothing else'),
+        (['--quick', '--batch', '2'], '--batch chooses cases, but no cases'),
         (['--image', '8y9'], 'invalid parse_image value'),
+        (['--batch', '0'], 'batch must be at least 1, got 0'),
+        (['--contenders', 'yolo'], "unknown contender 'yolo'"),
         *([] if torch.cuda.is_available() else [NO_GPU]),
     ):
         with pytest.raises(SystemExit, match='2'):

@@ -5,14 +5,14 @@ from tools.dev.benchmark.memory import peak_memory, running_peak
 MEGA = 1_000_000
 
 
-def test_running_peak():
+def test_running_peak_of_allocations_and_releases():
     assert running_peak([5, -5, 3, 4, -7, 6]) == 7
     assert running_peak([]) == 0
     # Released memory that was there before must not hide a later peak.
     assert running_peak([10, -10]) == 10
 
 
-def test_known_peak_on_the_cpu():
+def test_peak_memory_of_known_tensors_on_the_cpu():
     before = torch.ones(MEGA)
 
     def work():
@@ -27,7 +27,7 @@ def test_known_peak_on_the_cpu():
     assert 16 * MEGA <= peak < 16.01 * MEGA
 
 
-def test_known_peak_of_a_backward_pass():
+def test_peak_memory_of_a_backward_pass():
     x = torch.ones(MEGA, requires_grad=True)
 
     def work():

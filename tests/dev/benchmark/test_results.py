@@ -1,17 +1,16 @@
 import re
-from dataclasses import replace
 
+import pandas as pd
 import pytest
 
-from mmdet_consistent.utils.timing import Summary
-from tests.dev.benchmark.rows import growing, row
+from tests.support.benchmark_rows import growing, row, table
 from tools.dev.benchmark import report
-from tools.dev.benchmark.cases import Case, Task, grid, merge_tasks, parse_image
-from tools.dev.benchmark.cost import Cost
+from tools.dev.benchmark.cases import Case, Contender, Task, grid, merge_tasks
+from tools.dev.benchmark.cases import parse_image as parse
+from tools.dev.benchmark.detectors import Cost
 from tools.dev.benchmark.goals import verdicts
-from tools.dev.benchmark.growth import fit_growth, growth_points
-from tools.dev.benchmark.plots import plot_growth
-from tools.dev.benchmark.results import MEMORY, read_csv, write_csv
+from tools.dev.benchmark.growth import fit_growth, growth_points, plot_growth
+from tools.dev.benchmark.results import MEMORY, RATIO, read_csv, write_csv
 
 LINEAR = growing('batch', [1, 4, 16], [0.1, 0.4, 1.6], [10, 40, 160])
 SQUARE = growing('anchors', [100, 1000], [0.01, 1.0], [1.0, 10.0])
@@ -20,41 +19,53 @@ REFERENCE = growing('batch', [1, 16], [0.5, 8.0], [20, 320], contender='mmdet')
 
 def test_csv_keeps_every_row(tmp_path):
     exact = dict(ratio=0.5, value=0.25, spread=0.5)
-    rows = [*LINEAR, row(groups=('head_loss', 'settings'), dtype='bf16', **exact)]
+    alone = dict(row('one_stage'), **dict.fromkeys(RATIO))
+    rows = [*LINEAR, row(groups='head_loss;settings', dtype='bf16', **exact), alone]
     about = dict(machine='Some CPU: 2 cores', versions='torch 9')
-    write_csv(tmp_path / 'speed.csv', rows, about)
-    read, read_about = read_csv(tmp_path / 'speed.csv')
-    assert read == rows
-    assert read_about == about
+    write_csv(tmp_path / 'speed.csv', table(*rows), about)
+    found, found_about = read_csv(tmp_path / 'speed.csv')
+    pd.testing.assert_frame_equal(found, table(*rows), check_dtype=False)
+    assert found_about == about
     assert [path.name for path in tmp_path.iterdir()] == ['speed.csv']
 
 
-def test_a_foreign_csv_is_refused(tmp_path):
+def test_read_csv_refuses_a_foreign_file(tmp_path):
     path = tmp_path / 'other.csv'
     path.write_text('a,b\n1,2\n')
-    with pytest.raises(ValueError, match=r'other\.csv: no column .*median'):
+    with pytest.raises(ValueError, match=r'other\.csv has no column .*median'):
         read_csv(path)
 
 
-def test_growth_exponents():
-    fit = fit_growth(growth_points(LINEAR, 'batch', 'consistent'))
-    assert fit.time_factor == pytest.approx(16)
-    assert fit.time_exponent == pytest.approx(1)
-    fit = fit_growth(growth_points(SQUARE, 'anchors', 'consistent'))
-    assert fit.time_exponent == pytest.approx(2)
-    assert fit.memory_exponent == pytest.approx(1)
-    assert growth_points(LINEAR, 'anchors', 'consistent') == []
+def test_read_csv_completes_a_file_that_is_older_than_a_field(tmp_path):
+    old = table(row()).drop(columns='shapes')
+    old.to_csv(tmp_path / 'old.csv', index=False)
+    pd.testing.assert_frame_equal(read_csv(tmp_path / 'old.csv')[0], table(row()))
 
 
-def test_growth_does_not_mix_devices():
-    cuda = [replace(r, case=replace(r.case, device='cuda')) for r in LINEAR]
-    points = growth_points(LINEAR, 'batch', 'consistent')
-    assert growth_points([*LINEAR, *cuda], 'batch', 'consistent') == points
-    assert growth_points([*cuda, *LINEAR], 'batch', 'consistent') == points
-    assert len(points) == 3
+def test_fit_growth_returns_factors_and_exponents():
+    factors, exponents = fit_growth(
+        growth_points(table(*LINEAR), 'batch', 'consistent')
+    )
+    assert factors['total'] == pytest.approx(16)
+    assert exponents['total'] == pytest.approx(1)
+    points = growth_points(table(*SQUARE), 'anchors', 'consistent')
+    _, exponents = fit_growth(points)
+    assert exponents['total'] == pytest.approx(2)
+    assert exponents[MEMORY] == pytest.approx(1)
+    assert growth_points(table(*LINEAR), 'anchors', 'consistent').empty
 
 
-def test_targets_are_judged():
+def test_growth_points_are_those_of_one_device():
+    cuda = [dict(r, device='cuda', median=9.0) for r in LINEAR]
+    points = growth_points(table(*LINEAR), 'batch', 'consistent')
+    assert points['total'].to_dict() == {1: 0.1, 4: 0.4, 16: 1.6}
+    both = table(*LINEAR, *cuda)
+    assert growth_points(both, 'batch', 'consistent').equals(points)
+    both = table(*cuda, *LINEAR)
+    assert set(growth_points(both, 'batch', 'consistent')['total']) == {9.0}
+
+
+def test_targets_are_judged_by_ratio_exponent_and_cost():
     costs = [
         Cost('retinanet', 'mmdet', 1000, 10),
         Cost('retinanet', 'consistent', 1009, 10),
@@ -66,40 +77,37 @@ def test_targets_are_judged():
         row(ratio=0.52, spread=0.10, threads=2),
         row(ratio=0.7, detector='ssd'),
         row(ratio=0.9, part=MEMORY),
-        row(ratio=1.02, groups=('train_step',), workload='train_step'),
-        row(ratio=1.005, groups=('inference',), workload='inference'),
+        row(ratio=1.02, groups='train_step', workload='train_step'),
+        row(ratio=1.005, groups='inference', workload='inference'),
         row('one_stage', ratio=9.0),
         *LINEAR,
         *REFERENCE,
         *SQUARE,
     ]
-    found = {v.what: (v.measured, v.verdict) for v in verdicts(rows, costs)}
+    found = {what: rest for what, _, *rest in verdicts(table(*rows), costs)}
     head = 'RetinaNet: head loss'
     assert found == {
-        f'{head}, forward + backward (threads: 1)': ('0.45× (0.44–0.46)', 'met'),
-        f'{head}, forward + backward (threads: 2)': (
+        f'{head}, forward + backward (threads: 1)': ['0.45× (0.44–0.46)', 'met'],
+        f'{head}, forward + backward (threads: 2)': [
             '0.52× (0.47–0.57)',
             'not met, within noise',
-        ),
-        'SSD: head loss, forward + backward (threads: 1)': (
+        ],
+        'SSD: head loss, forward + backward (threads: 1)': [
             '0.70× (0.70–0.70)',
             'not met',
-        ),
-        f'{head}, peak memory (threads: 1)': ('0.90×', 'met'),
-        'RetinaNet: training step (threads: 1)': ('1.02× (1.02–1.02)', 'not met'),
-        'RetinaNet: inference (threads: 1)': ('1.00× (1.00–1.00)', 'met'),
-        'RetinaNet: parameters': ('+0.90 %', 'met'),
-        'SSD: parameters': ('+1.10 %', 'not met'),
-        'RetinaNet: time, 1 → 16 images in a batch': (
+        ],
+        f'{head}, peak memory (threads: 1)': ['0.90×', 'met'],
+        'RetinaNet: training step (threads: 1)': ['1.02× (1.02–1.02)', 'not met'],
+        'RetinaNet: inference (threads: 1)': ['1.00× (1.00–1.00)', 'met'],
+        'RetinaNet: parameters': ['+0.90 %', 'met'],
+        'SSD: parameters': ['+1.10 %', 'not met'],
+        'RetinaNet: time, 1 → 16 images per batch': ['size^1.00 (mmdet: 1.00)', 'met'],
+        'RetinaNet: memory, 1 → 16 images per batch': [
             'size^1.00 (mmdet: 1.00)',
             'met',
-        ),
-        'RetinaNet: memory, 1 → 16 images in a batch': (
-            'size^1.00 (mmdet: 1.00)',
-            'met',
-        ),
-        'RetinaNet: time, 100 → 1,000 anchors': ('size^2.00', 'not met'),
-        'RetinaNet: memory, 100 → 1,000 anchors': ('size^1.00', 'met'),
+        ],
+        'RetinaNet: time, 100 → 1,000 anchors': ['size^2.00', 'not met'],
+        'RetinaNet: memory, 100 → 1,000 anchors': ['size^1.00', 'met'],
     }
 
 
@@ -108,14 +116,14 @@ def table_rows(text):
     return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
 
 
-def test_a_section_holds_each_case_with_its_contenders():
+def test_section_shows_each_case_with_its_contenders():
     rows = []
     for batch, factor in ((1, 1), (2, 3)):
         for name, ratio in (('mmdet', 1.0), ('consistent', 0.25)):
             for part, value in (('forward', 0.02), ('backward', 0.01), ('total', 2.0)):
                 rows.append(row(name, part, ratio, 0.1, factor * value, batch=batch))
             rows.append(row(name, MEMORY, ratio, value=80 * ratio, batch=batch))
-    paragraphs = report.section(rows, 'head_loss')
+    paragraphs = report.section(table(*rows), 'head_loss')
     assert paragraphs[0] == '## Head loss'
     assert [p[:25] for p in paragraphs[1::2]] == [
         f'RetinaNet, {batch} × 512x512 pi' for batch in (1, 2)
@@ -123,11 +131,11 @@ def test_a_section_holds_each_case_with_its_contenders():
     assert table_rows(paragraphs[4])[3] == [
         'consistent', '60 ms', '30 ms', '6 s', '0.25× (0.23–0.28)', '20.0 MB', '0.25×',
     ]  # fmt: skip
-    assert report.section(rows, 'train_step') == []
+    assert report.section(table(*rows), 'train_step') == []
 
 
-def test_growth_section_and_plots(tmp_path):
-    rows = [*LINEAR, *REFERENCE]
+def test_growth_section_names_the_pictures_that_are_drawn(tmp_path):
+    rows = table(*LINEAR, *REFERENCE)
     text = '\n'.join(report.growth_section(rows, pictures=True))
     assert '**consistent** | × 16' in text
     assert '× 16 (size^1.00)' in text
@@ -137,36 +145,41 @@ def test_growth_section_and_plots(tmp_path):
     assert written[0].read_bytes()[:4] == b'\x89PNG'
 
 
-def test_a_case_is_measured_once_however_many_sections_want_it():
+def test_merge_tasks_measures_each_case_once():
     first, second = Case(batch=1), Case(batch=2)
+    ours, cascade, reference = map(Contender, ('consistent', 'cascade', 'mmdet'))
     tasks = merge_tasks(
         [
-            Task(first, ('mmdet', 'consistent'), ('a',)),
-            Task(second, ('mmdet',), ('a',)),
-            Task(first, ('mmdet', 'cascade'), ('b',), effort=3.0),
+            Task(first, (reference, ours), ('a',)),
+            Task(second, (reference,), ('a',)),
+            Task(first, (reference, cascade), ('b',), effort=3.0),
         ]
     )
     assert tasks == [
-        Task(first, ('mmdet', 'consistent', 'cascade'), ('a', 'b'), effort=3.0),
-        Task(second, ('mmdet',), ('a',)),
+        Task(first, (reference, ours, cascade), ('a', 'b'), effort=3.0),
+        Task(second, (reference,), ('a',)),
     ]
 
 
-def test_grids_and_refused_values():
+def test_grid_returns_every_combination():
     cases = grid(Case(), image=[(8, 16), (32, 32)], batch=[1, 2])
-    assert [(c.image, c.batch) for c in cases] == [
-        ('8x16', 1), ('8x16', 2), ('32x32', 1), ('32x32', 2),
+    assert [(c.height, c.width, c.batch) for c in cases] == [
+        (8, 16, 1), (8, 16, 2), (32, 32, 1), (32, 32, 2),
     ]  # fmt: skip
-    assert parse_image('640') == (640, 640)
-    assert parse_image('800x1333') == (800, 1333)
+
+
+def test_impossible_values_are_refused():
+    assert parse('640') == (640, 640)
+    assert parse('800x1333') == (800, 1333)
     with pytest.raises(ValueError, match="got '8x8x8'"):
-        parse_image('8x8x8')
+        parse('8x8x8')
     with pytest.raises(ValueError, match='batch must be at least 1, got 0'):
         Case(batch=0)
     with pytest.raises(ValueError, match="dtype must be one of fp32, bf16, got 'fp8'"):
         Case(dtype='fp8')
 
 
-def test_a_ratio_without_spread_shows_none():
-    assert report.times(Summary(0.5, 0.5, 0.5)) == '0.50×'
-    assert report.times(Summary(0.5, 0.4, 0.6)) == '0.50× (0.40–0.60)'
+def test_times_shows_no_spread_where_there_is_none():
+    assert report.times(table(row(ratio=0.5)).iloc[0]) == '0.50×'
+    spread = table(row(ratio=0.5, spread=0.2)).iloc[0]
+    assert report.times(spread) == '0.50× (0.40–0.60)'

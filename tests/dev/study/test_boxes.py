@@ -17,7 +17,7 @@ GTS = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10]])
 LABELS = torch.tensor([0, 1])
 
 
-def test_one_image_by_hand():
+def test_follow_anchors_of_one_image_by_hand():
     priors = torch.tensor(
         [
             [0.0, 0, 10, 8],  # stays with its object
@@ -46,8 +46,8 @@ def test_one_image_by_hand():
     )
 
     found = facts(anchors)
-    assert found['first positives an object'] == 1.0
-    assert found['second positives an object'] == 1.5
+    assert found['first positives per object'] == 1.0
+    assert found['second positives per object'] == 1.5
     assert found['first positives: refined IoU'] == pytest.approx(45)
     assert found['first positives: refined IoU < 0.5 (%)'] == 50
     assert found['first positives that moved to another object (%)'] == 50
@@ -56,7 +56,7 @@ def test_one_image_by_hand():
 
 
 @pytest.mark.parametrize('kind', ['RetinaHead', 'ConsistentRetinaHead'])
-def test_a_detector_that_never_moves_its_anchors(kind):
+def test_collect_anchors_of_a_detector_that_never_moves_them(kind):
     init_default_scope('mmdet')
     cfg = Config.fromfile(ROOT / 'tools/dev/study/configs/retinanet_bccd.py')
     cfg.model.bbox_head.type = kind

@@ -15,7 +15,7 @@ class Counting(BaseTransform):
         return dict(results, img=np.full((2, 2), results['img_id']))
 
 
-def test_each_image_is_transformed_once_and_copied():
+def test_cached_transforms_run_once_per_image_and_return_copies():
     inner = Counting()
     cached = CachedTransforms([inner])
     for _ in range(3):
@@ -26,7 +26,7 @@ def test_each_image_is_transformed_once_and_copied():
     assert inner.calls == [1, 2]
 
 
-def test_a_dropped_image_stays_dropped():
+def test_cached_transforms_remember_a_dropped_image():
     inner = Counting()
     cached = CachedTransforms([inner])
     assert cached(dict(img_id=9)) is None

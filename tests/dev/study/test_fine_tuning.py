@@ -1,4 +1,4 @@
-"""What docs/fine_tuning.md tells users to do, and its figures."""
+"""The configs, commands and figures of docs/fine_tuning.md."""
 
 import copy
 import importlib
@@ -18,7 +18,7 @@ def tool():
     return importlib.import_module('tools.dev.study.fine_tuning')
 
 
-def test_the_pages_configs_differ_in_the_head_alone(tool, tmp_path):
+def test_configs_of_the_page_differ_in_the_head_alone(tool, tmp_path):
     base = str(ROOT / 'configs/quickstart/retinanet_bccd.py')
     (tmp_path / 'my_retinanet.py').write_text(f'_base_ = {base!r}\n')
     for name, text in tool.config_files().items():
@@ -74,7 +74,7 @@ def results():
     return dict(command='the command', machine='A machine', seeds=seeds)
 
 
-def test_figures_are_means_and_pairs(tool, results):
+def test_text_of_shows_means_and_paired_differences(tool, results):
     text = tool.text_of(results)
     baseline, trained_on, consistent, faster, aligned = (
         [cell.strip() for cell in line.strip('|').split('|')]
@@ -86,27 +86,28 @@ def test_figures_are_means_and_pairs(tool, results):
     assert consistent[1:5] == ['44.0', '88.0', '22.0', '+2.0 ± 2.5']
     assert faster[1:5] == ['44.0', '88.0', '22.0', '+2.0 ± 0.0']
     assert aligned[1:5] == ['45.0', '90.0', '22.5', '+3.0 ± 0.0']
-    assert '1.05 times as long' in text
-    assert 'by the log: `head.later.weight`, `head.later.bias`.' in text
+    assert 'took 21 s, training on 20 s' in text
+    assert 'the median of the ratios is 1.05' in text
+    assert 'the checkpoint lacks `head.later.weight`, `head.later.bias`.' in text
     assert 'the command' in text
     assert 'A machine' in text
 
 
-def test_logs_that_differ_are_no_result(tool, results):
+def test_text_of_refuses_logs_that_differ(tool, results):
     other = copy.deepcopy(results)
     other['seeds']['1']['my_con_retinanet']['missing'] = ['head.cls.weight']
     with pytest.raises(SystemExit, match='the logs differ'):
         tool.text_of(other)
 
 
-def test_a_log_is_read(tool, tmp_path):
+def test_training_facts_reads_times_and_missing_weights(tool, tmp_path):
     (tmp_path / 'run/vis_data').mkdir(parents=True)
-    said = Mismatch(missing=['head.a.weight', 'head.a.bias', 'head.b.c'])
+    mismatch = Mismatch(missing=['head.a.weight', 'head.a.bias', 'head.b.c'])
     line = (
         '2026/11/25 10:00:00 - mmengine - WARNING - x.pth fits this model only in part'
     )
     log = tmp_path / 'run/run.log'
-    log.write_text(f'x\n{line}; so:\n{said.table()}\n2026/11/25 10:00:01 - more\n')
+    log.write_text(f'x\n{line}; so:\n{mismatch.table()}\n2026/11/25 10:00:01 - more\n')
     times = ((2.0, 5), (9.0, 10), (3.0, 15))
     lines = [dict(loss=1.0, time=time, step=step) for time, step in times]
     text = '\n'.join(map(json.dumps, [*lines, {'coco/bbox_mAP': 0.1, 'step': 3}]))
@@ -114,7 +115,7 @@ def test_a_log_is_read(tool, tmp_path):
     found = tool.training_facts(tmp_path)
     assert found['seconds'] == 45.0
     assert sorted(found['missing']) == ['head.a.bias', 'head.a.weight', 'head.b.c']
-    said.left_over.append('old.d')
-    log.write_text(f'{line}; so:\n{said.table()}\n2026/11/25 10:00:01 - more\n')
-    with pytest.raises(SystemExit, match=r'more than missing weights.*old +left over'):
+    mismatch.left_over.append('old.d')
+    log.write_text(f'{line}; so:\n{mismatch.table()}\n2026/11/25 10:00:01 - more\n')
+    with pytest.raises(SystemExit, match=r'more than missing weights: old +left over'):
         tool.training_facts(tmp_path)

@@ -1,51 +1,57 @@
-import csv
+import contextlib
 import io
 import json
 import math
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from scipy import stats
 
-from tools.dev.study import numbers as study
-from tools.dev.study import report as study_report
+from tools.dev.study import report
+from tools.dev.study.numbers import (
+    METRICS,
+    coco_aps,
+    paired_difference,
+    summarise,
+    t_interval,
+)
+from tools.dev.study.plot import draw
 
 
-def test_interval_by_hand():
+def test_t_interval_by_hand():
     # Mean 2, sample deviation 1, three values: t(0.975, 2) = 4.302653.
-    estimate = study.t_interval([1.0, 2.0, 3.0])
+    estimate = t_interval([1.0, 2.0, 3.0])
     assert estimate.mean == 2.0
     assert estimate.half_width == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
-    assert not estimate.above_zero
-    assert study.t_interval([2.9, 3.0, 3.1]).above_zero
 
 
-def test_interval_equals_scipys():
+def test_t_interval_equals_scipys():
     values = np.random.RandomState(0).normal(1, 2, 7)
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
-    estimate = study.t_interval(values, confidence=0.9)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    estimate = t_interval(values)
     assert estimate.mean - estimate.half_width == pytest.approx(expected.low)
     assert estimate.mean + estimate.half_width == pytest.approx(expected.high)
 
 
-def test_one_value_has_no_interval():
-    assert study.t_interval([1.5]) == (1.5, None, 1)
-    assert not study.t_interval([1.5]).above_zero
+def test_t_interval_of_one_value_has_no_width():
+    assert t_interval([1.5]) == (1.5, None, 1)
 
 
 @pytest.mark.parametrize('values', [[], [1.0, math.nan]])
-def test_no_interval_of_nothing(values):
-    with pytest.raises(ValueError, match='finite values'):
-        study.t_interval(values)
+def test_t_interval_refuses_nothing_and_nan(values):
+    with pytest.raises(ValueError, match='all finite'):
+        t_interval(values)
 
 
-def test_differences_are_paired_over_common_seeds():
+def test_paired_difference_uses_common_seeds_only():
     # Far apart between the seeds, equal within: no spread of the difference.
-    estimate = study.paired_difference(
+    estimate = paired_difference(
         {0: 11.0, 1: 31.0, 2: 51.0}, {1: 30.0, 0: 10.0, 7: 99.0}
     )
     assert estimate == (1.0, 0.0, 2)
-    assert study.paired_difference({0: 1.0}, {1: 1.0}) is None
+    assert paired_difference({0: 1.0}, {1: 1.0}) is None
 
 
 @pytest.fixture
@@ -64,7 +70,7 @@ def truth(tmp_path):
     return path
 
 
-def test_aps_by_hand(truth, tmp_path):
+def test_coco_aps_by_hand(truth, tmp_path):
     detections = [
         # IoU 0.8 with the first object of a: found up to AP80.
         dict(image_id=1, category_id=1, bbox=[10, 10, 100, 80], score=0.9),
@@ -72,7 +78,7 @@ def test_aps_by_hand(truth, tmp_path):
     ]
     path = tmp_path / 'found.json'
     path.write_text(json.dumps(detections))
-    aps = study.coco_aps(truth, path)
+    aps = coco_aps(truth, path)
     # Class b is not found, class c has no object and does not count. Above 0.8 the
     # best of class a is a false positive, the second is true: precision 1/2 at
     # recalls up to 1/2, that is at 51 of the 101 points.
@@ -85,17 +91,63 @@ def test_aps_by_hand(truth, tmp_path):
     assert aps['AP'] == pytest.approx(aps['AP:a'] / 2)
 
 
-def test_nothing_found_is_zero(truth, tmp_path):
+def test_coco_aps_is_zero_without_detections(truth, tmp_path):
     path = tmp_path / 'found.json'
     path.write_text('[]')
-    aps = study.coco_aps(truth, path)
+    aps = coco_aps(truth, path)
     assert aps['AP'] == aps['AP50'] == aps['AP:a'] == 0.0
+
+
+def pycocotools_aps(annotations, detections):
+    """What the study computed before the package had an evaluation of its own."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+        evaluation = COCOeval(truth, truth.loadRes(str(detections)), 'bbox')
+        evaluation.params.maxDets = [100]
+        evaluation.params.areaRng = evaluation.params.areaRng[:1]
+        evaluation.params.areaRngLbl = ['all']
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = 100 * evaluation.eval['precision'][..., 0, 0].transpose(2, 0, 1)
+    aps = {'AP': precision.mean()}
+    for iou, values in zip(range(50, 100, 5), precision.transpose(1, 0, 2)):
+        aps[f'AP{iou}'] = values.mean()
+    names = (category['name'] for category in truth.loadCats(truth.getCatIds()))
+    aps.update({f'AP:{n}': values.mean() for n, values in zip(names, precision)})
+    return aps
+
+
+def test_coco_aps_equals_pycocotools_on_stored_detections(tmp_path):
+    rng = np.random.RandomState(0)
+    images = [dict(id=7 + i, width=256, height=192, file_name='') for i in range(12)]
+    annotations, detections = [], []
+    for image in images:
+        for _ in range(rng.randint(1, 9)):
+            x, y, w, h = (*rng.uniform(0, 150, 2), *rng.uniform(8, 80, 2))
+            category = int(rng.choice([1, 3, 4]))
+            box = dict(image_id=image['id'], category_id=category, bbox=[x, y, w, h])
+            crowd = int(rng.random_sample() < 0.1)
+            number = len(annotations) + 1
+            annotations.append(dict(box, id=number, area=w * h, iscrowd=crowd))
+            for _ in range(rng.randint(1, 4)):
+                # Single precision, as a detector's boxes are.
+                near = np.float32(rng.normal([x, y, w, h], 4)).tolist()
+                score = float(np.float32(rng.random_sample()))
+                detections.append(dict(box, bbox=near, score=score))
+    categories = [dict(id=i, name=f'class {i}') for i in (1, 3, 4)]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (tmp_path / 'truth.json').write_text(json.dumps(content))
+    (tmp_path / 'found.json').write_text(json.dumps(detections))
+    files = tmp_path / 'truth.json', tmp_path / 'found.json'
+    aps = coco_aps(*files)
+    assert 5 < aps['AP'] < 95
+    assert aps == pytest.approx(pycocotools_aps(*files), abs=1e-9)
 
 
 @pytest.fixture
 def runs():
     def run(ap, *positives):
-        metrics = dict.fromkeys(study.METRICS, ap)
+        metrics = dict.fromkeys(METRICS, ap)
         return dict(metrics=metrics, positives=positives)
 
     return {
@@ -104,9 +156,9 @@ def runs():
     }
 
 
-def test_summary(runs):
+def test_summarise_pairs_rows_with_the_baseline(runs):
     paper = {'baseline': {'AP': 32.5}, 'consistent': {'AP': 33.7}}
-    base, row = study.summarise(runs, 'baseline', paper)
+    base, row = summarise(runs, 'baseline', paper)
     assert base.values['AP'].mean == 41.0
     assert base.differences == {}
     assert row.differences['AP'].mean == 1.5
@@ -115,24 +167,34 @@ def test_summary(runs):
     assert row.paper == {'AP': 33.7}
 
 
-def test_page_csv_and_plot(runs, tmp_path):
-    paper = {'baseline': {'AP': 32.5}, 'consistent': {'AP': 33.7}}
-    rows = study.summarise(runs, 'baseline', paper)
-    text = study_report.page('T', 'the command', ['note'], rows, 'baseline', 'x.png')
-    assert 'Made by `the command`.' in text
+def test_page_from_csv_shows_runs_origin_and_the_papers_figures(runs, tmp_path):
+    origin = report.Origin('the command', 'table1', 'bccd', 'val', '3')
+    path = tmp_path / 'a.csv'
+    report.write_csv(path, origin, runs)
+    assert report.read_csv(path) == (origin, {
+        name: {s: dict(r, positives=list(r['positives'])) for s, r in found.items()}
+        for name, found in runs.items()
+    })  # fmt: skip
+    text = report.page_from_csv(path)
+    assert text.startswith('# Table 1 in miniature')
+    assert '(bccd, val split)' in text
+    assert 'Generated by `the command`.' in text
+    assert 'trained for 3 epochs from one baseline per seed' in text
     assert '| consistent | 42.5 |' in text
     assert '+1.5 ± 6.4' in text
-    ours, theirs = text.split('**The paper’s figures**')
+    assert '(table1_bccd_val.png)' in text
+    ours, theirs = text.split("**The paper's figures**")
     assert '33.7' in theirs
     assert '+1.2' in theirs
     assert '33.7' not in ours
 
-    lines = list(csv.DictReader(io.StringIO(study_report.csv_text(runs))))
-    assert [(x['row'], x['seed'], x['AP'], x['pos_s1']) for x in lines] == [
-        ('baseline', '0', '40.000', ''),
-        ('baseline', '1', '42.000', ''),
-        ('consistent', '0', '41.000', '300.0'),
-        ('consistent', '1', '44.000', '310.0'),
-    ]
-    study_report.draw(runs, rows, 'T', tmp_path / 'x.png')
+
+def test_read_csv_refuses_a_file_without_origin(tmp_path):
+    (tmp_path / 'old.csv').write_text('row,seed,AP\nbaseline,0,40.0\n')
+    with pytest.raises(ValueError, match=r'old\.csv was not written by .*command'):
+        report.read_csv(tmp_path / 'old.csv')
+
+
+def test_draw_writes_a_png(runs, tmp_path):
+    draw(runs, summarise(runs, 'baseline'), 'T', tmp_path / 'x.png')
     assert (tmp_path / 'x.png').read_bytes()[:4] == b'\x89PNG'

@@ -15,7 +15,7 @@ def scenes():
     return occlusion.split_scenes('val', 12)
 
 
-def test_same_seed_same_bits_and_splits_differ(scenes):
+def test_split_scenes_depend_on_seed_and_split_only(scenes):
     again = occlusion.split_scenes('val', 3)
     for first, second in zip(scenes, again):
         for one, two in zip(first, second):
@@ -28,7 +28,7 @@ def test_same_seed_same_bits_and_splits_differ(scenes):
         assert not np.array_equal(scenes[0].image, other.image)
 
 
-def test_boxes_span_what_is_seen_of_each_object(monkeypatch):
+def test_make_scene_boxes_span_the_visible_part_of_each_object(monkeypatch):
     # Without texture and noise every object keeps one colour, so that what is seen
     # of it can be found again in the picture.
     colours = iter(np.arange(1, 200).repeat(3).reshape(-1, 3).astype(float))
@@ -59,7 +59,7 @@ def test_boxes_span_what_is_seen_of_each_object(monkeypatch):
 
 
 @pytest.mark.parametrize('label', range(len(occlusion.CLASSES)))
-def test_shapes_are_centred_and_have_the_asked_size(label):
+def test_shape_mask_is_centred_and_has_the_given_size(label):
     mask = occlusion.shape_mask(label, np.array([100.0, 80.0]), np.array([40, 20]), 0.0)
     ys, xs = np.nonzero(mask)
     assert abs(xs.mean() - 99.5) < 1
@@ -76,7 +76,7 @@ def test_shapes_are_centred_and_have_the_asked_size(label):
     assert np.ptp(np.nonzero(turned)[0]) > 60
 
 
-def test_objects_overlap_often(scenes):
+def test_make_scene_objects_overlap_often(scenes):
     highest = []
     for scene in scenes:
         boxes = torch.from_numpy(scene.boxes).float()
@@ -89,7 +89,7 @@ def test_objects_overlap_often(scenes):
     assert np.percentile(sizes, 90) > 2.5 * np.percentile(sizes, 10)
 
 
-def test_built_set_is_read_by_mmdet_and_kept(tmp_path, scenes):
+def test_build_writes_a_set_that_mmdet_reads_once(tmp_path, scenes):
     splits = dict(train=1, val=3, test=1)
     out = occlusion.build(tmp_path / 'set', splits=splits)
     assert [p.name for p in tmp_path.iterdir()] == ['set']
@@ -113,6 +113,6 @@ def test_built_set_is_read_by_mmdet_and_kept(tmp_path, scenes):
     before = (out / 'recipe.json').stat().st_mtime_ns
     occlusion.build(out, splits=splits)
     assert (out / 'recipe.json').stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match='holds another set'):
+    with pytest.raises(ValueError, match='contains another set'):
         occlusion.build(out, seed=1, splits=splits)
     json.loads((out / 'annotations/test.json').read_text())

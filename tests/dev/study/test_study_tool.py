@@ -1,53 +1,56 @@
 import argparse
-import importlib
 import json
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmdet.registry import MODELS
-from mmengine.registry import init_default_scope
+
+from tools.dev.study import __main__ as study
+from tools.dev.study import betas, pool, runs
+from tools.dev.study.hooks import EpochSeedHook, RecordHook
+from tools.dev.study.numbers import METRICS
+from tools.dev.study.report import paper_figures
+from tools.dev.study.runs import Job
+from tools.dev.study.tables import PRETRAINING, ROWS, TABLES
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture
-def tool(monkeypatch):
-    module = importlib.import_module('tools.dev.study.__main__')
-    runs = importlib.import_module('tools.dev.study.runs')
-    monkeypatch.chdir(ROOT)
-    init_default_scope('mmdet')
-    config = module.job_config
+@pytest.fixture(autouse=True)
+def settings(monkeypatch):
+    """Settings of small runs: ``pretraining_epochs`` may be changed."""
+    settings = SimpleNamespace(pretraining_epochs=0)
+    config = runs.job_config
 
     def small(job):
         cfg = config(job)
-        cfg.pretraining_epochs = module.pretrain
-        if job.row == module.PRETRAINING:
-            cfg.train_cfg.max_epochs = module.pretrain
+        cfg.pretraining_epochs = settings.pretraining_epochs
+        if job.row == PRETRAINING:
+            cfg.train_cfg.max_epochs = settings.pretraining_epochs
         cfg.train_dataloader.dataset.indices = 8
         cfg.val_dataloader.dataset.indices = 2
         return cfg
 
-    module.pretrain = 0
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(runs, 'TRAINING_IMAGES', 4)
-    module.runs = runs
-    for part in (module, runs):
-        monkeypatch.setattr(part, 'job_config', small)
-    return module
+    monkeypatch.setattr(runs, 'job_config', small)
+    return settings
 
 
-def job(tool, tmp_path, row='baseline', **kwargs):
+def job(tmp_path, row='baseline', **kwargs):
     fields = dict(model='retinanet', data='bccd', seed=3, split='val', epochs=2)
-    return tool.Job(row=row, work_dir=tmp_path, **{**fields, **kwargs})
+    return Job(row=row, work_dir=tmp_path, **{**fields, **kwargs})
 
 
 def weights(folder):
     return torch.load(folder / 'weights.pth', weights_only=True)
 
 
-def test_jobs_of_several_tables_are_run_once(tool, tmp_path):
+def test_collect_jobs_lists_rows_of_several_tables_once(tmp_path):
     args = argparse.Namespace(
         tables=['table1', 'table2', 'table3', 'table5'],
         data='bccd',
@@ -58,7 +61,7 @@ def test_jobs_of_several_tables_are_run_once(tool, tmp_path):
         epochs=None,
         work_dir=tmp_path,
     )
-    jobs = tool.collect_jobs(args)
+    jobs = study.collect_jobs(args)
     assert len(set(jobs)) == len(jobs)
     count = {}
     for one in jobs:
@@ -73,9 +76,9 @@ def test_jobs_of_several_tables_are_run_once(tool, tmp_path):
 
 
 @pytest.mark.parametrize('name', ['table1', 'table2', 'table3', 'table5'])
-def test_tables_know_the_papers_figures(tool, name):
-    table = tool.TABLES[name]
-    figures = tool.paper_figures(table)
+def test_paper_figures_are_known_for_every_row(name):
+    table = TABLES[name]
+    figures = paper_figures(table)
     assert set(figures) == set(table.rows)
     assert all(20 < row['AP'] < 45 for row in figures.values())
 
@@ -83,40 +86,38 @@ def test_tables_know_the_papers_figures(tool, name):
 @pytest.mark.parametrize(
     ('model', 'data'), [('retinanet', 'bccd'), ('ssd', 'occlusion')]
 )
-def test_rows_start_from_the_same_weights(tool, tmp_path, model, data):
+def test_rows_start_from_the_same_weights(tmp_path, model, data):
     base = torch.load(
-        tool.runs.initial_weights(job(tool, tmp_path, model=model, data=data)),
+        runs.initial_weights(job(tmp_path, model=model, data=data)),
         weights_only=True,
     )
     for row in ('consistent', 'cascade', '3_2'):
-        one = job(tool, tmp_path, row, model=model, data=data)
+        one = job(tmp_path, row, model=model, data=data)
         assert (
-            tool.runs.initial_weights(one).name
-            == tool.runs.initial_weights(one._replace(row='baseline')).name
+            runs.initial_weights(one).name
+            == runs.initial_weights(one._replace(row='baseline')).name
         )
-        built = MODELS.build(tool.job_config(one).model)
+        built = MODELS.build(runs.job_config(one).model)
         assert not built.load_state_dict(base, strict=False).unexpected_keys
-    other = tool.runs.initial_weights(
-        job(tool, tmp_path, model=model, data=data, seed=4)
-    )
+    other = runs.initial_weights(job(tmp_path, model=model, data=data, seed=4))
     other = torch.load(other, weights_only=True)
     assert not torch.equal(
         base['backbone.conv1.weight'], other['backbone.conv1.weight']
     )
 
 
-def test_a_row_may_have_hooks_and_its_own_loss(tool, tmp_path):
-    hooks = tool.job_config(job(tool, tmp_path, 'alpha_schedule')).custom_hooks
+def test_row_may_have_hooks_and_its_own_loss(tmp_path):
+    hooks = runs.job_config(job(tmp_path, 'alpha_schedule')).custom_hooks
     assert [hook['type'] for hook in hooks] == ['StageLossWeightHook']
-    assert 'custom_hooks' not in tool.job_config(job(tool, tmp_path, 'consistent'))
+    assert 'custom_hooks' not in runs.job_config(job(tmp_path, 'consistent'))
     for row in ('quality_focal', 'quality_baseline'):
-        head = tool.job_config(job(tool, tmp_path, row)).model.bbox_head
-        assert head.loss_cls == tool.ROWS[row]['loss_cls']  # not merged with focal's
+        head = runs.job_config(job(tmp_path, row)).model.bbox_head
+        assert head.loss_cls == ROWS[row]['loss_cls']  # not merged with focal's
         assert MODELS.build(head).loss_cls.beta == 2.0
 
 
 @pytest.mark.slow
-def test_rows_are_paired_and_an_interrupted_run_goes_on(tool, tmp_path, monkeypatch):
+def test_rows_are_paired_and_an_interrupted_run_resumes(tmp_path, monkeypatch):
     seen = {}
     step = MODELS.get('RetinaNet').train_step
 
@@ -127,10 +128,10 @@ def test_rows_are_paired_and_an_interrupted_run_goes_on(tool, tmp_path, monkeypa
 
     monkeypatch.setattr(MODELS.get('RetinaNet'), 'train_step', spy)
     current = 'baseline'
-    base = tool.run_job(job(tool, tmp_path / 'a'))
+    base = runs.run_job(job(tmp_path / 'a'))
     current = 'consistent'
-    whole = job(tool, tmp_path / 'a', 'consistent')
-    record = tool.run_job(whole)
+    whole = job(tmp_path / 'a', 'consistent')
+    record = runs.run_job(whole)
     # The same images in the same order, flipped alike.
     assert seen['baseline'] == seen['consistent']
     assert len({tuple(images) for images in seen['baseline']}) > 1
@@ -141,29 +142,29 @@ def test_rows_are_paired_and_an_interrupted_run_goes_on(tool, tmp_path, monkeypa
 
     # Done before: read, not trained.
     current = 'again'
-    assert tool.run_job(whole) == record
+    assert runs.run_job(whole) == record
     assert 'again' not in seen
     # Only the evaluation is missing: nothing is trained.
     (whole.folder / 'val.json').unlink()
-    assert tool.run_job(whole)['metrics'] == record['metrics']
+    assert runs.run_job(whole)['metrics'] == record['metrics']
     assert 'again' not in seen
 
     # Interrupted in its second epoch.
-    stopped = job(tool, tmp_path / 'b', 'consistent')
+    stopped = job(tmp_path / 'b', 'consistent')
 
     def stop(self, runner):
         original(self, runner)
         if runner.epoch == 1:
             raise KeyboardInterrupt
 
-    original = tool.runs.EpochSeedHook.before_train_epoch
-    monkeypatch.setattr(tool.runs.EpochSeedHook, 'before_train_epoch', stop)
+    original = EpochSeedHook.before_train_epoch
+    monkeypatch.setattr(EpochSeedHook, 'before_train_epoch', stop)
     current = 'first'
     with pytest.raises(KeyboardInterrupt):
-        tool.run_job(stopped)
-    monkeypatch.setattr(tool.runs.EpochSeedHook, 'before_train_epoch', original)
+        runs.run_job(stopped)
+    monkeypatch.setattr(EpochSeedHook, 'before_train_epoch', original)
     current = 'second'
-    resumed = tool.run_job(stopped)
+    resumed = runs.run_job(stopped)
     assert seen['first'] + seen['second'] == seen['consistent']
     assert resumed['metrics'] == record['metrics']
     for (name, one), two in zip(
@@ -173,7 +174,7 @@ def test_rows_are_paired_and_an_interrupted_run_goes_on(tool, tmp_path, monkeypa
 
     # Another setting under the same name: trained anew, not mixed up.
     current = 'changed'
-    changed = tool.run_job(stopped._replace(epochs=1))
+    changed = runs.run_job(stopped._replace(epochs=1))
     assert len(seen['changed']) == len(seen['first'])
     recipe = json.loads((stopped.folder / 'recipe.json').read_text())
     assert recipe != json.loads((whole.folder / 'recipe.json').read_text())
@@ -181,8 +182,8 @@ def test_rows_are_paired_and_an_interrupted_run_goes_on(tool, tmp_path, monkeypa
 
 
 @pytest.fixture
-def order(tool, monkeypatch):
-    """The rows that run_all works on, in their order, all in this process."""
+def order(monkeypatch):
+    """The rows in the order in which run_all starts them, all in this process."""
     order = []
 
     class InThisProcess:
@@ -192,19 +193,21 @@ def order(tool, monkeypatch):
         def submit(self, work, job):
             order.append(job.row)
             future = Future()
-            future.set_result(work(job))
+            try:
+                future.set_result(work(job))
+            except RuntimeError as error:
+                future.set_exception(error)
             return future
 
         def shutdown(self, **kwargs):
             pass
 
-    monkeypatch.setattr(tool, 'ProcessPoolExecutor', InThisProcess)
+    monkeypatch.setattr(pool, 'ProcessPoolExecutor', InThisProcess)
     return order
 
 
 @pytest.mark.slow
-def test_betas_are_measured_without_training(tool, tmp_path, order, monkeypatch):
-    betas = tool.study_betas
+def test_betas_are_measured_without_further_training(tmp_path, order, monkeypatch):
     steps = []
     step = MODELS.get('RetinaNet').train_step
 
@@ -213,16 +216,16 @@ def test_betas_are_measured_without_training(tool, tmp_path, order, monkeypatch)
         return step(self, data, optim_wrapper)
 
     monkeypatch.setattr(MODELS.get('RetinaNet'), 'train_step', spy)
-    trained = job(tool, tmp_path, 'loc_confidence', epochs=1)
-    results = tool.run_all([trained], processes=1)
+    trained = job(tmp_path, 'loc_confidence', epochs=1)
+    results = pool.run_all([trained], processes=1)
     assert order == ['loc_confidence']
-    assert tool.finished(trained)
+    assert runs.finished(trained)
     count = len(steps)
     assert count > 0
 
     work = partial(betas.measure, betas=[0.0, 0.5])
     assert not betas.finished(trained, [0.0, 0.5])
-    measured = tool.run_all([trained], 1, work)[trained]
+    measured = pool.run_all([trained], 1, work)[trained]
     assert set(measured['betas']) == {'0', '0.5'}
     assert measured['betas']['0.5'] == results[trained]['metrics']  # the default
     # One more: only that is evaluated; what is there is read.
@@ -237,86 +240,154 @@ def test_betas_are_measured_without_training(tool, tmp_path, order, monkeypatch)
     assert len(steps) == count
     # The weights that it shares are of another training: it is out of date.
     other = dict(type='LocalizationConfidence', loss_weight=2.0)
-    monkeypatch.setitem(tool.ROWS, 'loc_confidence', dict(additions=[other]))
-    assert not tool.finished(trained)
+    monkeypatch.setitem(ROWS, 'loc_confidence', dict(additions=[other]))
+    assert not runs.finished(trained)
     assert not betas.known(trained)
 
 
-def test_page_on_betas(tool, tmp_path):
-    rows = [job(tool, tmp_path, 'loc_confidence', seed=seed) for seed in (0, 1)]
-    assert all(map(tool.study_betas.has_beta, rows))
+def test_write_page_shows_betas(tmp_path):
+    rows = [job(tmp_path, 'loc_confidence', seed=seed) for seed in (0, 1)]
+    assert all(map(betas.has_beta, rows))
     assert not any(
-        tool.study_betas.has_beta(job(tool, tmp_path, row))
+        betas.has_beta(job(tmp_path, row))
         for row in ('baseline', 'consistent', 'alpha_0.5')
     )
     results = {
         row: dict(
             betas={
-                word: dict.fromkeys(tool.study.METRICS, 40 + 2 * float(word) + row.seed)
+                word: dict.fromkeys(METRICS, 40 + 2 * float(word) + row.seed)
                 for word in ('0', '0.5')
             }
         )
         for row in rows
     }
     args = argparse.Namespace(data='bccd', split='val', betas=[0.0, 0.5], out=tmp_path)
-    path = tool.study_betas.write_page(results, args, 'a command', 'a note')
+    path = betas.write_page(results, args, 'a command')
     assert path.name == 'beta_bccd_val.md'
     text = path.read_text()
-    assert 'Made by `a command`' in text
+    assert 'Generated by `a command`' in text
     assert '## retinanet, `loc_confidence`' in text
     assert '| β = 0.5' in text
     assert '41.5' in text
     assert '+1.0 ± 0.0' in text
     with pytest.raises(argparse.ArgumentTypeError, match=r'1\.5: a beta is'):
-        tool.study_betas.beta('1.5')
+        betas.beta('1.5')
 
 
 @pytest.mark.slow
-def test_rows_go_on_from_one_pretraining(tool, tmp_path, order):
-    tool.pretrain = 1
+def test_rows_start_from_one_pretraining(settings, tmp_path, order):
+    settings.pretraining_epochs = 1
     jobs = [
-        job(tool, tmp_path, row, epochs=1, seed=seed)
+        job(tmp_path, row, epochs=1, seed=seed)
         for seed, row in ((0, 'baseline'), (0, 'consistent'), (1, 'baseline'))
     ]
-    results = tool.run_all(jobs, processes=1)
+    results = pool.run_all(jobs, processes=1)
     assert order == ['pretraining', 'baseline', 'consistent', 'pretraining', 'baseline']
     assert set(results) == set(jobs)
-    start = tool.runs.initial_weights(jobs[0])
-    assert start == tool.runs.initial_weights(jobs[1])
+    start = runs.initial_weights(jobs[0])
+    assert start == runs.initial_weights(jobs[1])
     assert start.parent.parent.name == 'pretraining'
-    assert tool.runs.initial_weights(jobs[2]) != start
+    assert runs.initial_weights(jobs[2]) != start
     assert not torch.equal(
         torch.load(start)['backbone.conv1.weight'],
         weights(jobs[0].folder)['backbone.conv1.weight'],
     )
     # Where the anchors end up, on the same weights.
-    record = tool.explain(jobs[1])
+    record = runs.measure_boxes(jobs[1])
     assert record['final'] == results[jobs[1]]['metrics']
     assert set(record['first']) == set(record['final'])
-    assert record['facts']['first positives an object'] > 0
+    assert record['facts']['first positives per object'] > 0
     # Another pretraining: what went on from it is out of date.
-    assert tool.finished(jobs[0])
-    tool.pretrain = 2
-    assert not tool.finished(jobs[0])
+    assert runs.finished(jobs[0])
+    settings.pretraining_epochs = 2
+    assert not runs.finished(jobs[0])
 
 
-def test_page_csv_and_plot_are_written(tool, tmp_path, monkeypatch):
+def test_write_table_writes_page_csv_and_plot(tmp_path, monkeypatch):
     monkeypatch.setattr('sys.argv', ['tools/dev/study', 'table3', '--split', 'val'])
-    metrics = dict.fromkeys(tool.study.METRICS, 40.0)
+    metrics = dict.fromkeys(METRICS, 40.0)
     results = {}
     for shift, row in enumerate(('baseline', '2_1', 'consistent')):
         for seed in (0, 1):
             found = {name: value + shift + seed for name, value in metrics.items()}
-            results[job(tool, tmp_path, row, seed=seed)] = dict(
+            results[job(tmp_path, row, seed=seed)] = dict(
                 metrics=found, positives=[100.0]
             )
-    args = argparse.Namespace(data='bccd', split='val', out=tmp_path / 'out')
-    path = tool.write_results('table3', results, args)
+    options = dict(data='bccd', split='val', epochs=None, out=tmp_path / 'out')
+    args = argparse.Namespace(**options)
+    path = study.write_table('table3', results, args)
     assert path.name == 'table3_bccd_val.md'
     text = path.read_text()
-    assert 'Made by `python -m tools.dev.study table3 --split val`' in text
+    assert 'Generated by `python -m tools.dev.study table3 --split val`' in text
     assert '| 2_2' in text
     assert '+2.0 ± 0.0' in text
     assert '33.7' in text
     assert path.with_suffix('.csv').is_file()
     assert path.with_suffix('.png').is_file()
+
+    # The page can be made anew from the CSV file alone.
+    text = path.read_text()
+    path.unlink()
+    csv = str(path.with_suffix('.csv'))
+    monkeypatch.setattr('sys.argv', ['study', '--from-csv', csv])
+    study.main()
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [([], 'name tables'), (['table9'], 'there is no table table9')],
+)
+def test_unknown_tables_are_refused(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr('sys.argv', ['study', *arguments])
+    with pytest.raises(SystemExit, match='2'):
+        study.parse_args()
+    assert message in capsys.readouterr().err
+
+
+def test_rows_state_the_normaliser_of_the_committed_results(tmp_path):
+    for name, row in ROWS.items():
+        if name == 'baseline':
+            assert row is None
+        else:
+            expected = 'first' if name == 'first_normalizer' else 'stage'
+            assert row['cls_normalizer'] == expected
+    for name in ('consistent', 'cascade', 'quality_baseline', 'union'):
+        head = MODELS.build(runs.job_config(job(tmp_path, name)).model).bbox_head
+        assert head.cls_normalizer == 'stage'
+
+
+def test_run_all_reports_rows_whose_pretraining_failed(
+    settings, tmp_path, order, monkeypatch, capsys
+):
+    settings.pretraining_epochs = 1
+
+    def fail(job):
+        raise RuntimeError('no disk')
+
+    monkeypatch.setattr(pool, 'train', fail)
+    with pytest.raises(SystemExit) as error:
+        pool.run_all([job(tmp_path, row) for row in ('baseline', 'consistent')], 1)
+    assert order == ['pretraining']
+    message = str(error.value)
+    assert message.startswith('3 of 3 runs failed')
+    assert 'consistent seed 3: bccd retinanet pretraining seed 3 failed' in message
+    assert 'FAILED bccd retinanet pretraining seed 3: RuntimeError: no disk' in (
+        capsys.readouterr().out
+    )
+
+
+def test_record_hook_counts_positives_of_mmdets_own_head(tmp_path):
+    sampled = [SimpleNamespace(pos_inds=[1, 2]), SimpleNamespace(pos_inds=[3])]
+    head = SimpleNamespace(_raw_positive_infos={'sampling_results': sampled})
+    model = SimpleNamespace(bbox_head=head)
+    runner = SimpleNamespace(model=model, epoch=0, max_epochs=2)
+    hook = RecordHook(tmp_path / 'progress.txt')
+    hook.before_train_iter(runner, 0)
+    hook.after_train_iter(runner, 0, None, {'loss': 1.0})
+    assert hook.num_pos == {'num_pos': [3.0]}
+    hook.after_train_iter(runner, 1, None, {'num_pos': 4, 'num_pos_s1': 9, 'loss': 1})
+    assert hook.num_pos == {'num_pos': [3.0, 4.0], 'num_pos_s1': [9.0]}
+    assert len(hook.step_seconds) == 2
+    hook.after_train_epoch(runner)
+    assert (tmp_path / 'progress.txt').read_text() == 'epoch 1/2\n'

@@ -1,7 +1,6 @@
-"""Speed and memory, measured against mmdet's own heads.
+"""Speed and memory of our heads, measured against mmdet's own.
 
-``cases`` says what to measure, ``contenders`` who takes part, ``scene`` makes
-the inputs, ``workloads`` does the work, ``timing`` and ``memory`` measure it,
-``measure`` joins them into rows; ``results``, ``compare``, ``report`` and
-``plots`` read rows only.
+``cases`` defines settings and contenders, ``presets`` lists them, ``scene`` makes
+inputs, ``workloads`` does the work and ``measure`` turns it into rows. ``results``,
+``compare``, ``growth``, ``goals`` and ``report`` only read rows.
 """

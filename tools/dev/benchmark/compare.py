@@ -1,88 +1,49 @@
-"""What got slower since an earlier measurement.
+"""Changes since an earlier measurement.
 
-Only ratios to mmdet's own head are compared: it ran in the same minutes, so a
-slower machine does not look like slower code. Its own times are not judged.
+Only ratios to mmdet's own head are compared. It ran in the same minutes, so a slower
+machine does not look like slower code. Its own times are not judged.
 """
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple
+import numpy as np
+import pandas as pd
 
-from mmdet_consistent.utils.timing import Summary
+from .cases import REFERENCE
+from .results import CASE, MEMORY
 
-from .contenders import REFERENCE
-from .results import MEMORY, Row
-
-# A change of the median below this is noise, however steady the repetitions.
-TIME_FLOOR = 0.05
-MEMORY_FLOOR = 0.02
+# A smaller change of the median is noise, however steady the repetitions.
+TIME_FLOOR, MEMORY_FLOOR = 0.05, 0.02
 
 
-class Change(NamedTuple):
-    """One row of the old and of the new measurement.
+def compare(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Judge every row that both measurements have, the worst change first.
 
-    Attributes:
-        old: The old row.
-        new: The new row.
-        factor: New ratio / old ratio.
-        band: Changes up to this fraction are noise.
-        verdict: ``'slower'`` (``'larger'`` for memory), ``'faster'``
-            (``'smaller'``) or ``'same'``.
+    Returns:
+        The new rows with the old columns as ``*_old``, and ``factor`` (new ratio
+        divided by the old), ``noise`` (relative change up to which it means nothing)
+        and ``verdict``: ``'slower'`` (``'larger'`` for memory), ``'faster'``
+        (``'smaller'``) or ``'same'``.
     """
+    both = new.merge(old, on=[*CASE, 'contender', 'part'], suffixes=('', '_old'))
+    both = both[both['contender'] != REFERENCE].dropna(subset=['ratio', 'ratio_old'])
+    memory = both['part'] == MEMORY
+    factor = both['ratio'] / both['ratio_old']
 
-    old: Row
-    new: Row
-    factor: float
-    band: float
-    verdict: str
+    def error(age: str) -> pd.Series:
+        # The standard error of a median is about 0.93 times the distance of the
+        # quartiles over the square root of the repetitions. Twice that is noise.
+        spread = both[f'ratio_q3{age}'] - both[f'ratio_q1{age}']
+        return 1.86 * spread / both[f'ratio{age}'] / both[f'repetitions{age}'] ** 0.5
 
-
-def relative_spread(summary: Summary) -> float:
-    """Half the quartiles' distance, as a fraction of the median."""
-    return (summary.q3 - summary.q1) / 2 / summary.median
-
-
-def noise_band(old: Row, new: Row) -> float:
-    """The fraction by which a ratio moves without a cause.
-
-    The standard error of a median is about 0.93 times the quartiles' distance
-    over the square root of the repetitions; twice that, of both measurements,
-    and never less than the floor.
-    """
-    floor = MEMORY_FLOOR if new.part == MEMORY else TIME_FLOOR
-    errors = [
-        2 * 0.93 * 2 * relative_spread(row.ratio) / math.sqrt(row.repetitions)
-        for row in (old, new)
-    ]
-    return max(floor, math.hypot(*errors))
+    floor = np.where(memory, MEMORY_FLOOR, TIME_FLOOR)
+    noise = np.maximum(floor, np.hypot(error(''), error('_old')))
+    worse, better = factor > 1 + noise, factor < 1 / (1 + noise)
+    words = {'larger': worse & memory, 'slower': worse, 'smaller': better & memory}
+    words['faster'] = better
+    verdict = np.select(list(words.values()), list(words), 'same')
+    both = both.assign(factor=factor, noise=noise, verdict=verdict)
+    return both.sort_values('factor', ascending=False)
 
 
-def compare(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
-    """Judge every row that both measurements have, the worst change first."""
-
-    def key(row: Row) -> tuple:
-        return row.case, row.contender, row.part
-
-    known = {key(row): row for row in old if row.ratio}
-    changes = []
-    for row in new:
-        before = known.get(key(row))
-        if before is None or row.ratio is None or row.contender == REFERENCE:
-            continue
-        factor = row.ratio.median / before.ratio.median
-        band = noise_band(before, row)
-        worse, better = (
-            ('larger', 'smaller') if row.part == MEMORY else ('slower', 'faster')
-        )
-        verdict = 'same'
-        if factor > 1 + band:
-            verdict = worse
-        elif factor < 1 / (1 + band):
-            verdict = better
-        changes.append(Change(before, row, factor, band, verdict))
-    return sorted(changes, key=lambda change: -change.factor)
-
-
-def regressions(changes: Sequence[Change]) -> list[Change]:
-    """The changes for the worse."""
-    return [change for change in changes if change.verdict in ('slower', 'larger')]
+def regressions(changes: pd.DataFrame) -> pd.DataFrame:
+    """Return the changes for the worse."""
+    return changes[changes['verdict'].isin(('slower', 'larger'))]

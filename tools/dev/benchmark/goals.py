@@ -1,97 +1,64 @@
-"""The house's targets, and whether a measurement meets them."""
+"""The project's performance targets, and verdicts on whether they are met."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from mmdet_consistent.utils.timing import Summary
+import pandas as pd
 
-from .contenders import REFERENCE
-from .cost import Cost
+from .cases import DETECTORS, OURS, REFERENCE
+from .detectors import Cost
 from .growth import DIMENSIONS, fit_growth, growth_points
-from .results import MEMORY, Row
+from .results import MEMORY, in_group
 
-OURS = 'consistent'
-# A measured exponent of a truly linear growth may be this much above 1.
+# Section, part, description, highest ratio to mmdet's head.
+RATIOS = (
+    ('head_loss', 'total', 'head loss, forward + backward', 0.5),
+    ('head_loss', MEMORY, 'head loss, peak memory', 1.0),
+    ('train_step', 'total', 'training step', 1.0),
+    ('inference', 'total', 'inference', 1.01),
+)
+# The measured exponent of linear growth may exceed 1 by this much.
 EXPONENT_SLACK = 0.05
-NAMES = dict(retinanet='RetinaNet', ssd='SSD')
+# What is measured, its target, its value, the verdict.
+Verdict = tuple[str, str, str, str]
 
 
-class Verdict(NamedTuple):
-    """One line of the targets' table."""
-
-    what: str
-    target: str
-    measured: str
-    verdict: str
+def _word(met: bool) -> str:
+    return 'met' if met else 'not met'
 
 
-def judge(summary: Summary, limit: float) -> str:
-    """``'met'`` or ``'not met'`` by the median; said if the quartiles disagree."""
-    verdict = 'met' if summary.median <= limit else 'not met'
-    if summary.q1 <= limit < summary.q3:
-        verdict += ', within noise'
-    return verdict
-
-
-def _ratio_verdicts(rows: Sequence[Row]) -> list[Verdict]:
-    wanted = (
-        ('head_loss', 'total', 'head loss, forward + backward', 0.5),
-        ('head_loss', MEMORY, 'head loss, peak memory', 1.0),
-        ('train_step', 'total', 'training step', 1.0),
-        ('inference', 'total', 'inference', 1.01),
-    )
+def _ratio_verdicts(rows: pd.DataFrame) -> list[Verdict]:
     verdicts = []
-    for group, part, what, limit in wanted:
-        for row in rows:
-            if (
-                group not in row.groups
-                or row.part != part
-                or row.contender != OURS
-                or row.ratio is None
-            ):
-                continue
-            case = row.case
-            where = 'CUDA' if case.device == 'cuda' else f'threads: {case.threads}'
-            ratio = row.ratio
-            measured = f'{ratio.median:.2f}×'
+    for group, part, what, limit in RATIOS:
+        found = in_group(rows, group).dropna(subset=['ratio'])
+        found = found[(found['part'] == part) & (found['contender'] == OURS)]
+        for row in found.itertuples():
+            where = 'CUDA' if row.device == 'cuda' else f'threads: {row.threads}'
+            value, verdict = f'{row.ratio:.2f}×', _word(row.ratio <= limit)
             if part != MEMORY:
-                measured += f' ({ratio.q1:.2f}–{ratio.q3:.2f})'
-            verdicts.append(
-                Verdict(
-                    f'{NAMES[case.detector]}: {what} ({where})',
-                    f'≤ {limit:.2f}×',
-                    measured,
-                    judge(ratio, limit),
-                )
-            )
+                value += f' ({row.ratio_q1:.2f}–{row.ratio_q3:.2f})'
+            if row.ratio_q1 <= limit < row.ratio_q3:
+                verdict += ', within noise'
+            name = f'{DETECTORS[row.detector]}: {what} ({where})'
+            verdicts.append((name, f'≤ {limit:.2f}×', value, verdict))
     return verdicts
 
 
-def _growth_verdicts(rows: Sequence[Row]) -> list[Verdict]:
+def _growth_verdicts(rows: pd.DataFrame) -> list[Verdict]:
     verdicts = []
-    for name, title in DIMENSIONS.items():
-        points = growth_points(rows, name, OURS)
+    for dimension, title in DIMENSIONS.items():
+        points = growth_points(rows, dimension, OURS)
+        reference = growth_points(rows, dimension, REFERENCE)
         if len(points) < 2:
             continue
-        fit = fit_growth(points)
-        reference = growth_points(rows, name, REFERENCE)
-        ref = fit_growth(reference) if len(reference) > 1 else None
-        ends = f'{points[0].size:,} → {points[-1].size:,} {title}'
-        for what, exponent, ref_exponent in (
-            ('time', fit.time_exponent, ref and ref.time_exponent),
-            ('memory', fit.memory_exponent, ref and ref.memory_exponent),
-        ):
-            measured = f'size^{exponent:.2f}'
-            if ref_exponent is not None and name != 'stages':
-                measured += f' (mmdet: {ref_exponent:.2f})'
-            verdicts.append(
-                Verdict(
-                    f'RetinaNet: {what}, {ends}',
-                    'linear: size^1',
-                    measured,
-                    'met' if exponent <= 1 + EXPONENT_SLACK else 'not met',
-                )
-            )
+        sizes = f'{points.index[0]:,} → {points.index[-1]:,} {title}'
+        _, exponents = fit_growth(points)
+        for what, part in (('time', 'total'), ('memory', MEMORY)):
+            value = f'size^{exponents[part]:.2f}'
+            if len(reference) > 1 and dimension != 'stages':
+                value += f' (mmdet: {fit_growth(reference)[1][part]:.2f})'
+            verdict = _word(exponents[part] <= 1 + EXPONENT_SLACK)
+            name = f'RetinaNet: {what}, {sizes}'
+            verdicts.append((name, 'linear: size^1', value, verdict))
     return verdicts
 
 
@@ -101,17 +68,13 @@ def _cost_verdicts(costs: Sequence[Cost]) -> list[Verdict]:
     for cost in costs:
         if cost.contender == OURS:
             more = cost.parameters / reference[cost.detector] - 1
+            name = f'{DETECTORS[cost.detector]}: parameters'
             verdicts.append(
-                Verdict(
-                    f'{NAMES[cost.detector]}: parameters',
-                    '< +1 %',
-                    f'{100 * more:+.2f} %',
-                    'met' if more < 0.01 else 'not met',
-                )
+                (name, '< +1 %', f'{100 * more:+.2f} %', _word(more < 0.01))
             )
     return verdicts
 
 
-def verdicts(rows: Sequence[Row], costs: Sequence[Cost]) -> list[Verdict]:
-    """Every target that the rows (and costs) can speak to."""
+def verdicts(rows: pd.DataFrame, costs: Sequence[Cost]) -> list[Verdict]:
+    """Judge every target for which there are rows or costs."""
     return _ratio_verdicts(rows) + _cost_verdicts(costs) + _growth_verdicts(rows)

@@ -1,4 +1,4 @@
-"""Which machine and which versions a measurement belongs to."""
+"""Machine and versions of a measurement."""
 
 import platform
 from pathlib import Path
@@ -14,27 +14,20 @@ from .cases import all_cores
 
 
 def cpu_name() -> str:
-    """The processor's name, as far as the system tells."""
+    """Return the processor's name, as far as the system knows it."""
     cpuinfo = Path('/proc/cpuinfo')
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith('model name'):
-                return line.split(':', 1)[1].strip()
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else ():
+        if line.startswith('model name'):
+            return line.split(':', 1)[1].strip()
     return platform.processor() or platform.machine()
 
 
-def _instructions() -> str:
-    """The vector instructions that torch uses on this processor."""
-    if hasattr(torch.backends, 'cpu'):
-        return torch.backends.cpu.get_cpu_capability()
-    return torch.__config__.show().split('CPU capability usage: ')[-1].split()[0]
-
-
 def about_machine() -> dict[str, str]:
-    """Machine and versions, for the head of a table or a CSV file."""
+    """Return machine and versions, for the head of a page or a CSV file."""
+    config = torch.__config__.show()
     about = {
         'machine': f'{cpu_name()}, {all_cores()} cores, {platform.system()}',
-        'instructions': _instructions(),
+        'instructions': config.split('CPU capability usage: ')[-1].split()[0],
         'versions': (
             f'Python {platform.python_version()}, torch {torch.__version__}, '
             f'mmcv {mmcv.__version__}, mmengine {mmengine.__version__}, '

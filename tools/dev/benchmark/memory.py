@@ -1,17 +1,16 @@
-"""Peak memory of a piece of work, beyond what was there before it."""
+"""Peak memory of a piece of work, beyond what was allocated before it."""
 
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Callable
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 
 def running_peak(changes: Iterable[int]) -> int:
-    """Highest running sum of allocations (> 0) and releases (< 0), in bytes."""
+    """Return the highest running sum of allocations (> 0) and releases (< 0)."""
     total = peak = 0
     for change in changes:
         total += change
@@ -20,15 +19,14 @@ def running_peak(changes: Iterable[int]) -> int:
 
 
 def peak_memory(work: Callable[[], object], device: str) -> int:
-    """Bytes that PyTorch held at the worst moment of the work.
+    """Return the bytes that PyTorch held at the peak of the work.
 
-    On the CPU every allocation and release of PyTorch's allocator is recorded
-    by its profiler and summed up in order of time; memory that was there before
-    counts neither when it is used nor when it is released. On CUDA it is the
-    allocator's own peak.
+    On the CPU, PyTorch's profiler records every allocation and release, which are
+    summed up in order of time; memory that was allocated before counts neither when
+    it is used nor when it is released. On CUDA it is the allocator's own peak.
 
     Args:
-        work: Run once; what it returns is released after the measurement.
+        work: Function to run once.
         device: ``'cpu'`` or ``'cuda'``.
     """
     if device == 'cuda':

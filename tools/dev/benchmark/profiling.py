@@ -1,66 +1,45 @@
-"""Where the head loss spends its time, operation by operation."""
-
-from typing import NamedTuple
+"""Operations in which the head loss spends its time."""
 
 from torch.profiler import ProfilerActivity, profile
 
-from .cases import Case
+from .cases import Case, Contender
 from .measure import torch_threads
-from .workloads import build_workloads
-
-
-class Operation(NamedTuple):
-    """One of PyTorch's operations, in one forward and backward.
-
-    Attributes:
-        name: Its name.
-        seconds: Spent in it alone, not in what it calls.
-        share: Of all seconds.
-        calls: How often it ran.
-    """
-
-    name: str
-    seconds: float
-    share: float
-    calls: int
+from .workloads import prepare
 
 
 def profile_head_loss(
-    case: Case, contender: str, count: int = 10, repetitions: int = 3
-) -> list[Operation]:
-    """The operations that cost most, most expensive first.
+    case: Case, name: str, count: int = 10, repetitions: int = 3
+) -> list[tuple[str, float, float, int]]:
+    """Return the most expensive of PyTorch's operations, most expensive first.
 
     Args:
         case: A head-loss case.
-        contender: Whose.
-        count: Operations to return.
+        name: Name of the contender.
+        count: Number of operations to return.
         repetitions: Profiled runs, after one that is not; figures are means.
+
+    Returns:
+        For each operation: name, seconds spent in it alone (not in what it calls),
+        the fraction of all seconds, and the number of calls.
     """
-    activities = [ProfilerActivity.CPU]
+    activities, fields = [ProfilerActivity.CPU], ['self_cpu_time_total']
     if case.device == 'cuda':
         activities.append(ProfilerActivity.CUDA)
+        # Older versions of PyTorch have the second name.
+        fields = ['self_device_time_total', 'self_cuda_time_total']
     with torch_threads(case.threads):
-        works, _ = build_workloads(case, (contender,))
-        work = works[contender]
+        work = prepare(case)[0](Contender.parse(name))
         work.once()
         with profile(activities=activities) as profiler:
             for _ in range(repetitions):
                 work.reset()
                 work.once()
-    averages = profiler.key_averages()
-    if case.device == 'cuda':
-        spent = {event.key: event.self_device_time_total for event in averages}
-    else:
-        spent = {event.key: event.self_cpu_time_total for event in averages}
-    calls = {event.key: event.count for event in averages}
+    events = profiler.key_averages()
+    field = next(field for field in fields if hasattr(events[0], field))
+    spent = {event.key: getattr(event, field) for event in events}
+    calls = {event.key: round(event.count / repetitions) for event in events}
     total = sum(spent.values())
-    top = sorted(spent, key=spent.get, reverse=True)[:count]
     return [
-        Operation(
-            name,
-            spent[name] / 1e6 / repetitions,
-            spent[name] / total,
-            round(calls[name] / repetitions),
-        )
-        for name in top
+        (key, spent[key] / 1e6 / repetitions, spent[key] / total, calls[key])
+        for key in sorted(spent, key=spent.get, reverse=True)[:count]
     ]

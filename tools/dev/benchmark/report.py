@@ -1,28 +1,25 @@
-"""Rows of measurements as Markdown."""
+"""Measurements as Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
 
 from mmdet_consistent.utils.tables import markdown_table
-from mmdet_consistent.utils.timing import Summary
 
-from .cases import Case
-from .compare import Change
-from .contenders import REFERENCE
-from .cost import COST_SIDES, Cost
-from .goals import OURS, Verdict
+from .cases import DETECTORS, OURS, REFERENCE
+from .detectors import COST_SIDES, Cost
+from .goals import verdicts
 from .growth import DIMENSIONS, fit_growth, growth_points
-from .history import Revision
-from .profiling import Operation
-from .results import COMPILATION, GRAPHS, MEMORY, Row
+from .results import CASE, COMPILATION, GRAPHS, MEMORY, in_group
 
-NAMES = dict(retinanet='RetinaNet', ssd='SSD')
 SECTIONS = dict(
     head_loss='Head loss',
     train_step='Training step',
     inference='Inference',
     postprocess='Post-processing alone',
     modes='torch.compile and channels-last',
-    custom='Asked for',
+    custom='Custom cases',
 )
 GROWTH_NOTE = (
     'Head loss of RetinaNet, forward and backward, one dimension at a time, one '
@@ -35,47 +32,51 @@ PROFILE_NOTE = (
 )
 HISTORY_NOTE = (
     f"RetinaNet's head loss with two stages at earlier revisions, against {REFERENCE} "
-    'in the same process (`tools/dev/benchmark --history`).'
+    'in the same process (`python -m tools.dev.benchmark --history`).'
 )
 
 
 def seconds(value: float) -> str:
-    """Three digits, in milliseconds below a second."""
+    """Format a time with three digits, in milliseconds below a second."""
     return f'{1000 * value:.3g} ms' if value < 0.9995 else f'{value:.3g} s'
 
 
-def times(summary: Summary) -> str:
-    """A ratio with its quartiles."""
-    if summary.q1 == summary.q3:
-        return f'{summary.median:.2f}×'
-    return f'{summary.median:.2f}× ({summary.q1:.2f}–{summary.q3:.2f})'
+def times(row: pd.Series) -> str:
+    """Format a ratio with its quartiles."""
+    if pd.isna(row['ratio']):
+        return '–'
+    spread = f' ({row["ratio_q1"]:.2f}–{row["ratio_q3"]:.2f})'
+    return f'{row["ratio"]:.2f}×{spread if row["ratio_q1"] != row["ratio_q3"] else ""}'
 
 
-def describe(case: Case, anchors: int) -> str:
-    """A case in one line."""
+def describe(case: Any) -> str:
+    """Describe a case, or the case of a row, in one line."""
     threads = f'{case.threads} thread{"s" if case.threads > 1 else ""}'
     where = 'CUDA' if case.device == 'cuda' else threads
     stages = '' if case.stages == 2 else f', {case.stages} stages'
+    shapes = ' of varied shapes' if case.shapes == 'varied' else ''
+    anchors = f' ({case.anchors:,} anchors each)' if hasattr(case, 'anchors') else ''
     return (
-        f'{NAMES[case.detector]}, {case.batch} × {case.image} pixels '
-        f'({anchors:,} anchors each), {case.classes} classes, '
-        f'{case.ground_truths} ground truths each{stages}, {where}, {case.dtype}'
+        f'{DETECTORS[case.detector]}, {case.batch} × {case.height}x{case.width} pixels'
+        f'{shapes}{anchors}, {case.classes} classes, {case.ground_truths} ground '
+        f'truths each{stages}, {where}, {case.dtype}'
     )
 
 
-def by_case(rows: Sequence[Row]) -> dict[Case, dict[str, dict[str, Row]]]:
-    """Case to contender to part."""
-    cases: dict = {}
-    for row in rows:
-        parts = cases.setdefault(row.case, {}).setdefault(row.contender, {})
-        parts[row.part] = row
-    return cases
+def by_case(
+    rows: pd.DataFrame, group: str
+) -> Iterator[tuple[str, dict[str, pd.DataFrame]]]:
+    """Yield a group's cases: a description, and contender to its rows by part."""
+    for _, case in in_group(rows, group).groupby(CASE, sort=False):
+        contenders = case.groupby('contender', sort=False)
+        parts = {name: found.set_index('part') for name, found in contenders}
+        yield describe(next(case.itertuples())), parts
 
 
-def case_table(contenders: dict[str, dict[str, Row]]) -> str:
-    """One case: contenders by parts, and their ratio to mmdet's head."""
-    names = {part: None for rows in contenders.values() for part in rows}
-    timed = [name for name in names if name in ('forward', 'backward', 'total')]
+def case_table(contenders: Mapping[str, pd.DataFrame]) -> str:
+    """Render one case: contenders by parts, and their ratio to mmdet's head."""
+    names = {part for rows in contenders.values() for part in rows.index}
+    timed = [name for name in ('forward', 'backward', 'total') if name in names]
     header = ['', *timed, f'total / {REFERENCE}']
     if MEMORY in names:
         header += ['peak memory', f'peak / {REFERENCE}']
@@ -83,189 +84,149 @@ def case_table(contenders: dict[str, dict[str, Row]]) -> str:
         header.append('compilation')
     lines = []
     for contender, rows in contenders.items():
-        line = [contender, *(seconds(rows[part].value.median) for part in timed)]
-        ratio = rows['total'].ratio
-        line.append(times(ratio) if ratio else '–')
+        line = [contender, *(seconds(rows.loc[part, 'median']) for part in timed)]
+        line.append(times(rows.loc['total']))
         if MEMORY in names:
-            memory = rows[MEMORY]
-            line.append(f'{memory.value.median:.1f} MB')
-            line.append(times(memory.ratio) if memory.ratio else '–')
-        if COMPILATION in rows:
-            graphs = round(rows[GRAPHS].value.median)
-            line.append(f'{seconds(rows[COMPILATION].value.median)}, {graphs} graphs')
-        elif COMPILATION in names:
-            line.append('')
-        lines.append(line)
+            memory = rows.loc[MEMORY]
+            line += [f'{memory["median"]:.1f} MB', times(memory)]
+        if COMPILATION in rows.index:
+            took, graphs = rows.loc[[COMPILATION, GRAPHS], 'median']
+            line.append(f'{seconds(took)}, {graphs:.0f} graphs')
+        lines.append(line + [''] * (len(header) - len(line)))
     return markdown_table(header, lines)
 
 
-def section(rows: Sequence[Row], group: str) -> list[str]:
-    """The paragraphs of a group: a line and a table for every case."""
-    chosen = [row for row in rows if group in row.groups]
-    paragraphs = [f'## {SECTIONS[group]}'] if chosen else []
-    for case, contenders in by_case(chosen).items():
-        anchors = next(iter(contenders.values()))['total'].anchors
-        paragraphs += [describe(case, anchors) + ':', case_table(contenders)]
-        paragraphs += mode_notes(contenders)
-    return paragraphs
+def section(rows: pd.DataFrame, group: str) -> list[str]:
+    """Render a group's paragraphs: a line and a table for every case."""
+    paragraphs = []
+    for case, contenders in by_case(rows, group):
+        paragraphs += [f'{case}:', case_table(contenders)]
+        total = {
+            name: found.loc['total', 'median'] for name, found in contenders.items()
+        }
+        for name in contenders:
+            head, _, mode = name.partition('+')
+            if mode and head in total:
+                paragraphs.append(
+                    f'With {mode}, {head} takes {total[name] / total[head]:.2f}× the '
+                    'time it takes without.'
+                )
+    return [f'## {SECTIONS[group]}', *paragraphs] if paragraphs else []
 
 
-def mode_notes(contenders: dict[str, dict[str, Row]]) -> list[str]:
-    """What a mode did to the same head without it."""
-    notes = []
-    for name, rows in contenders.items():
-        head, _, mode = name.partition('+')
-        if not mode or head not in contenders:
-            continue
-        factor = rows['total'].value.median / contenders[head]['total'].value.median
-        notes.append(
-            f'With {mode}, {head} takes {factor:.2f}× the time it takes without.'
-        )
-    return notes
-
-
-def settings_section(rows: Sequence[Row]) -> list[str]:
-    """One line a setting."""
-    chosen = [row for row in rows if 'settings' in row.groups]
-    if not chosen:
-        return []
+def settings_section(rows: pd.DataFrame) -> list[str]:
+    """Render one line per setting."""
     lines = []
-    for case, contenders in by_case(chosen).items():
-        lines.append([describe(case, contenders[REFERENCE]['total'].anchors)])
+    for case, contenders in by_case(rows, 'settings'):
+        line = [case]
         for name in (REFERENCE, OURS):
-            lines[-1].append(seconds(contenders[name]['total'].value.median))
-        ours = contenders[OURS]
-        lines[-1] += [times(ours['total'].ratio), times(ours[MEMORY].ratio)]
+            known = name in contenders
+            line.append(
+                seconds(contenders[name].loc['total', 'median']) if known else '–'
+            )
+        for part in ('total', MEMORY):
+            line.append(
+                times(contenders[OURS].loc[part]) if OURS in contenders else '–'
+            )
+        lines.append(line)
     header = ['head loss', REFERENCE, OURS, 'time', 'peak memory']
-    return ['## Other settings', markdown_table(header, lines)]
+    return ['## Other settings', markdown_table(header, lines)] if lines else []
 
 
-def growth_section(rows: Sequence[Row], pictures: bool) -> list[str]:
-    """A table, and a plot if there is one, for every dimension."""
+def growth_section(rows: pd.DataFrame, pictures: bool) -> list[str]:
+    """Render a table for every measured dimension, with its plot if there is one."""
     paragraphs = []
     for name, title in DIMENSIONS.items():
         lines = []
-        for contender in (REFERENCE, OURS):
-            points = growth_points(rows, name, contender)
-            for point in points:
-                lines.append(
-                    [
-                        contender,
-                        f'{point.size:,}',
-                        seconds(point.seconds),
-                        f'{point.megabytes:.1f} MB',
-                    ]
-                )
+        for who in (REFERENCE, OURS):
+            points = growth_points(rows, name, who)
+            for size, point in points.iterrows():
+                megabytes = f'{point[MEMORY]:.1f} MB'
+                lines.append([who, f'{size:,}', seconds(point['total']), megabytes])
             if len(points) > 1:
-                fit = fit_growth(points)
-                lines.append(
-                    [
-                        f'**{contender}**',
-                        f'× {points[-1].size / points[0].size:.3g}',
-                        f'× {fit.time_factor:.3g} (size^{fit.time_exponent:.2f})',
-                        f'× {fit.memory_factor:.3g} (size^{fit.memory_exponent:.2f})',
-                    ]
-                )
-        if not lines:
-            continue
-        header = ['', title, 'forward + backward', 'peak memory']
-        paragraphs += [f'### {title}', markdown_table(header, lines)]
-        if pictures:
-            paragraphs.append(f'![{title}](speed_{name}.png)')
-    if paragraphs:
-        paragraphs = ['## Growth', GROWTH_NOTE, *paragraphs]
-    return paragraphs
+                line = [f'**{who}**', f'× {points.index[-1] / points.index[0]:.3g}']
+                factors, exponents = fit_growth(points)
+                for part in ('total', MEMORY):
+                    line.append(f'× {factors[part]:.3g} (size^{exponents[part]:.2f})')
+                lines.append(line)
+        if lines:
+            header = ['', title, 'forward + backward', 'peak memory']
+            paragraphs += [f'### {title}', markdown_table(header, lines)]
+            paragraphs += [f'![{title}](speed_{name}.png)'] if pictures else []
+    return ['## Growth', GROWTH_NOTE, *paragraphs] if paragraphs else []
 
 
-def targets_section(verdicts: Sequence[Verdict]) -> list[str]:
-    """Target, measured, met."""
-    if not verdicts:
-        return []
+def targets_section(rows: pd.DataFrame, costs: Sequence[Cost]) -> list[str]:
+    """Render target, measurement and verdict."""
+    lines = verdicts(rows, costs)
     header = [f'{OURS} against {REFERENCE}', 'target', 'measured', '']
-    return ['## Targets', markdown_table(header, verdicts)]
+    return ['## Targets', markdown_table(header, lines)] if lines else []
 
 
 def cost_section(costs: Sequence[Cost]) -> list[str]:
-    """Parameters and multiply-adds, and what is more than mmdet's."""
-    if not costs:
-        return []
+    """Render parameters and multiply-adds, and what they exceed mmdet's by."""
     reference = {cost.detector: cost for cost in costs if cost.contender == REFERENCE}
     lines = []
-    for cost in costs:
-        base = reference[cost.detector]
-        lines.append(
-            [
-                NAMES[cost.detector],
-                cost.contender,
-                f'{cost.parameters / 1e6:.2f} M',
-                f'{100 * (cost.parameters / base.parameters - 1):+.2f} %',
-                f'{cost.flops / 1e9:.2f} G',
-                f'{100 * (cost.flops / base.flops - 1):+.2f} %',
-            ]
-        )
+    for detector, contender, parameters, flops in costs:
+        more = parameters / reference[detector].parameters - 1
+        slower = flops / reference[detector].flops - 1
+        line = [DETECTORS[detector], contender]
+        line += [f'{parameters / 1e6:.2f} M', f'{100 * more:+.2f} %']
+        lines.append([*line, f'{flops / 1e9:.2f} G', f'{100 * slower:+.2f} %'])
     header = ['', '', 'parameters', '', 'multiply-adds', '']
-    sides = ', '.join(f'{NAMES[k]} {v} pixels' for k, v in COST_SIDES.items())
+    sides = ', '.join(f'{DETECTORS[k]} {v} pixels' for k, v in COST_SIDES.items())
     note = f"Counted by mmengine's `get_model_complexity_info` ({sides}, square)."
-    return ['## Model cost', note, markdown_table(header, lines)]
+    return ['## Model cost', note, markdown_table(header, lines)] if costs else []
 
 
-def profile_section(profiles: Mapping[str, Sequence[Operation]]) -> list[str]:
-    """The most expensive operations of each contender's head loss."""
-    if not profiles:
-        return []
+def profile_section(profiles: Mapping[str, Sequence[tuple]]) -> list[str]:
+    """Render the most expensive operations of each contender's head loss."""
     paragraphs = ['## Profile', PROFILE_NOTE]
     for contender, operations in profiles.items():
         lines = [
-            [op.name, seconds(op.seconds), f'{100 * op.share:.0f} %', str(op.calls)]
-            for op in operations
+            [name, seconds(spent), f'{100 * share:.0f} %', str(calls)]
+            for name, spent, share, calls in operations
         ]
         header = [contender, 'self time', 'share', 'calls']
         paragraphs.append(markdown_table(header, lines))
     return paragraphs
 
 
-def history_section(revisions: Sequence[Revision]) -> list[str]:
-    """What each change bought, oldest first."""
-    if not revisions:
-        return []
+def history_section(revisions: pd.DataFrame) -> list[str]:
+    """Render the gain of each change, oldest first."""
     header = ['revision', 'change', 'forward', 'backward', 'both', 'peak memory']
     lines = [
-        [r.revision, r.subject, *(f'{value:.2f}×' for value in r[2:])]
-        for r in revisions
+        [revision, subject, *(f'{value:.2f}×' for value in ratios)]
+        for revision, subject, *ratios in revisions.itertuples(index=False)
     ]
-    return ['## What each change bought', HISTORY_NOTE, markdown_table(header, lines)]
+    return ['## Gain of each change', HISTORY_NOTE, markdown_table(header, lines)]
 
 
-def compare_section(changes: Sequence[Change], shown: int = 20) -> list[str]:
-    """The rows that changed beyond noise, worst first."""
-    moved = [change for change in changes if change.verdict != 'same']
-    if not changes:
-        return ['## Compared', 'The two measurements have no case in common.']
+def compare_section(changes: pd.DataFrame, shown: int = 20) -> list[str]:
+    """Render the rows that changed beyond noise, worst first."""
+    if changes.empty:
+        return ['## Comparison', 'The two measurements have no case in common.']
+    moved = changes[changes['verdict'] != 'same']
     note = (
         f'{len(changes)} figures compared (each as a ratio to {REFERENCE} in its own '
         f'run): {len(changes) - len(moved)} the same within noise.'
     )
-    if not moved:
-        return ['## Compared', note]
     lines = [
         [
-            change.verdict,
-            f'{change.factor:.2f}×',
-            f'±{100 * change.band:.0f} %',
-            f'{change.old.ratio.median:.2f}× → {change.new.ratio.median:.2f}×',
-            change.new.contender,
-            f'{change.new.case.workload}, {change.new.part}',
-            describe(change.new.case, change.new.anchors),
+            row.verdict,
+            f'{row.factor:.2f}×',
+            f'±{100 * row.noise:.0f} %',
+            f'{row.ratio_old:.2f}× → {row.ratio:.2f}×',
+            *(row.contender, f'{row.workload}, {row.part}', describe(row)),
         ]
-        for change in moved[:shown]
+        for row in moved[:shown].itertuples()
     ]
-    header = ['', 'change', 'noise', 'ratio', 'contender', 'what', 'case']
-    return ['## Compared', note, markdown_table(header, lines)]
+    header = ['', 'change', 'noise', 'ratio', 'contender', 'part', 'case']
+    table = [markdown_table(header, lines)] if lines else []
+    return ['## Comparison', note, *table]
 
 
-def measurements(rows: Sequence[Row], pictures: bool) -> list[str]:
-    """All sections that the rows alone can fill."""
-    paragraphs = []
-    for group in SECTIONS:
-        paragraphs += section(rows, group)
+def measurements(rows: pd.DataFrame, pictures: bool) -> list[str]:
+    """Render all sections that the rows alone can fill."""
+    paragraphs = [text for group in SECTIONS for text in section(rows, group)]
     return paragraphs + settings_section(rows) + growth_section(rows, pictures)

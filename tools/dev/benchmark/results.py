@@ -1,119 +1,62 @@
-"""Rows of measurements, and the CSV file that keeps them."""
+"""Measurements as a table (a pandas DataFrame), and the CSV file that keeps it.
 
-import csv
-import io
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+Each row is one part of one contender's work in one case. Its columns are ``groups``
+(sections of the report, joined by ``;``), the fields of :class:`.cases.Case`,
+``anchors`` (per image), ``contender``, ``part`` (``forward``, ``backward``, ``total``,
+``peak_memory``; of a compiled head also ``compilation`` and ``graphs``), ``unit``
+(``s``, ``MB`` for 10⁶ bytes, ``n``), median and quartiles of the value, median and
+quartiles of its ratio to mmdet's own head (paired by repetition; NaN where that was not
+measured), and ``repetitions``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Optional
 
-from mmdet_consistent.utils.timing import Summary
+import pandas as pd
+
+from mmdet_consistent.utils import atomic
 
 from .cases import Case
 
-MEMORY = 'peak_memory'
-COMPILATION, GRAPHS = 'compilation', 'graphs'
-SECONDS, MEGABYTES, COUNT = 's', 'MB', 'n'
+MEMORY, COMPILATION, GRAPHS = 'peak_memory', 'compilation', 'graphs'
+DEFAULTS = {field.name: field.default for field in fields(Case)}
+CASE = list(DEFAULTS)
+VALUE, RATIO = ('median', 'q1', 'q3'), ('ratio', 'ratio_q1', 'ratio_q3')
+OTHERS = ('anchors', 'contender', 'part', 'unit', *VALUE, *RATIO, 'repetitions')
+COLUMNS = ['groups', *CASE, *OTHERS]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One part of one contender's work in one case.
-
-    Attributes:
-        case: The setting.
-        groups: Sections of the report that asked for it.
-        contender: Who.
-        part: ``'forward'``, ``'backward'``, ``'total'``, ``'peak_memory'``; of a
-            compiled head also ``'compilation'`` and ``'graphs'``.
-        unit: ``'s'``, ``'MB'`` (10⁶ bytes) or ``'n'``.
-        value: Median and quartiles.
-        ratio: To mmdet's own head, repetition by repetition; ``None`` where
-            that did not take part.
-        repetitions: Number of values behind it.
-        anchors: Of one image.
-    """
-
-    case: Case
-    groups: tuple[str, ...]
-    contender: str
-    part: str
-    unit: str
-    value: Summary
-    ratio: Optional[Summary]
-    repetitions: int
-    anchors: int
+def write_csv(path: Path, rows: pd.DataFrame, about: Mapping[str, str]) -> None:
+    """Write all rows; ``about`` (machine, versions) precedes them as comments."""
+    comments = ''.join(f'# {key}: {value}\n' for key, value in about.items())
+    text = comments + rows.to_csv(index=False, float_format='%.5g')
+    atomic.write(path, text.encode())
 
 
-CASE_TYPES = {field.name: field.type for field in fields(Case)}
-COLUMNS = (
-    'groups', *CASE_TYPES, 'anchors', 'contender', 'part', 'unit',
-    'median', 'q1', 'q3', 'ratio', 'ratio_q1', 'ratio_q3', 'repetitions',
-)  # fmt: skip
+def read_csv(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Read the rows and comments that :func:`write_csv` wrote.
 
-
-def write_csv(path: Path, rows: Sequence[Row], about: Mapping[str, str]) -> None:
-    """Write all rows; ``about`` (machine, versions) goes before them as comments."""
-    text = io.StringIO()
-    for key, value in about.items():
-        text.write(f'# {key}: {value}\n')
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(COLUMNS)
-    for row in rows:
-        ratio = ['', '', ''] if row.ratio is None else _digits(row.ratio)
-        writer.writerow(
-            [
-                ';'.join(row.groups),
-                *asdict(row.case).values(),
-                row.anchors,
-                row.contender,
-                row.part,
-                row.unit,
-                *_digits(row.value),
-                *ratio,
-                row.repetitions,
-            ]
-        )
-    partial = path.with_suffix('.partial')
-    partial.write_text(text.getvalue())
-    os.replace(partial, path)
-
-
-def _digits(summary: Summary) -> list[str]:
-    return [f'{value:.5g}' for value in summary]
-
-
-def read_csv(path: Path) -> tuple[list[Row], dict[str, str]]:
-    """Read what :func:`write_csv` wrote.
+    A file without some field of the case was written before the field existed, so
+    that its default holds.
 
     Raises:
-        ValueError: If a column is missing.
+        ValueError: If another column is missing.
     """
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding='utf-8').splitlines()
     about = dict(line[2:].split(': ', 1) for line in lines if line.startswith('# '))
-    reader = csv.DictReader(line for line in lines if not line.startswith('# '))
-    missing = set(COLUMNS) - set(reader.fieldnames or ())
+    rows = pd.read_csv(path, comment='#')
+    missing = {'groups', *OTHERS} - set(rows.columns)
     if missing:
         raise ValueError(
-            f'{path}: no column {", ".join(sorted(missing))}: '
-            'give a CSV file that tools/dev/benchmark wrote'
+            f'{path} has no column {", ".join(sorted(missing))}: use a CSV file that '
+            'tools/dev/benchmark wrote'
         )
-    return [_row(record) for record in reader], about
+    return rows.assign(**{k: v for k, v in DEFAULTS.items() if k not in rows})[
+        COLUMNS
+    ], about
 
 
-def _row(record: Mapping[str, str]) -> Row:
-    def summary(*names: str) -> Summary:
-        return Summary(*(float(record[name]) for name in names))
-
-    return Row(
-        case=Case(**{name: kind(record[name]) for name, kind in CASE_TYPES.items()}),
-        groups=tuple(filter(None, record['groups'].split(';'))),
-        contender=record['contender'],
-        part=record['part'],
-        unit=record['unit'],
-        value=summary('median', 'q1', 'q3'),
-        ratio=summary('ratio', 'ratio_q1', 'ratio_q3') if record['ratio'] else None,
-        repetitions=int(record['repetitions']),
-        anchors=int(record['anchors']),
-    )
+def in_group(rows: pd.DataFrame, group: str) -> pd.DataFrame:
+    """Return the rows of one section of the report."""
+    return rows[[group in groups.split(';') for groups in rows['groups']]]

@@ -1,8 +1,8 @@
 """Synthetic inputs that load a head as a half-trained detector would.
 
-Some anchors are already pulled towards a ground truth and know its class, so
-the later stage has positives of its own and post-processing has survivors; the
-rest is background. Every contender gets the same logits and first deltas.
+Some anchors are already pulled towards a ground truth and know its class, so the
+later stage has positives of its own and post-processing has survivors. The rest is
+background. Every contender gets the same logits and first deltas.
 """
 
 import math
@@ -16,12 +16,13 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from .cases import Case
-from .contenders import SLIM_CHANNELS
+from .detectors import SLIM_CHANNELS
 
-PULL = 0.7  # of the way from an anchor to its ground truth
-JITTER = 0.05  # of an anchor's side
-# Later deltas: nearly where the step before ended, so that suppression keeps as many.
+PULL = 0.7  # fraction of the way from an anchor to its ground truth
+JITTER = 0.05  # in sides of an anchor
+# Later deltas barely move the boxes, so that suppression keeps as many of them.
 LATER_STEP = 0.01
+SMALLEST = 0.75  # smallest side of an image of varied shape, as a fraction
 
 
 @dataclass
@@ -29,41 +30,51 @@ class Scene:
     """The inputs of one case.
 
     Attributes:
-        metas: ``img_shape``, ``pad_shape``, … of each image.
         ground_truths: ``bboxes`` (G, 4), xyxy in pixels, and ``labels`` (G,).
-        logits: Of each level, (N, A, C, H, W), float32.
+        logits: Logits of each level, (N, A, C, H, W), float32.
         deltas: First-stage deltas of each level, (N, A, 4, H, W), float32.
-        anchors: Anchors of one image.
+        anchors: Number of anchors per image.
     """
 
-    metas: list[dict]
     ground_truths: list[InstanceData]
     logits: list[Tensor]
     deltas: list[Tensor]
     anchors: int
 
 
-def make_metas(case: Case) -> list[dict]:
-    """Image infos as mmdet's data preprocessor leaves them."""
+def _padded(case: Case, sides: tuple) -> tuple:
     divisor = 32 if case.detector == 'retinanet' else 1
-    padded = tuple(
-        math.ceil(side / divisor) * divisor for side in (case.height, case.width)
-    )
-    shape = (case.height, case.width)
-    meta = dict(
-        img_shape=shape,
-        ori_shape=shape,
-        pad_shape=padded,
-        batch_input_shape=padded,
-        scale_factor=(1.0, 1.0),
-    )
-    return [dict(meta) for _ in range(case.batch)]
+    return tuple(math.ceil(side / divisor) * divisor for side in sides)
+
+
+def image_metas(case: Case) -> Iterator[list[dict]]:
+    """Yield the images' meta data of each repetition, as mmdet's preprocessor does."""
+    generator = torch.Generator().manual_seed(2)
+    full = (case.height, case.width)
+    smallest = SMALLEST if case.shapes == 'varied' else 1.0
+    while True:
+        fractions = smallest + (1 - smallest) * torch.rand(
+            case.batch, 2, generator=generator
+        )
+        shapes = [tuple(math.ceil(a * b) for a, b in zip(full, f)) for f in fractions]
+        yield [
+            dict(
+                img_shape=shape,
+                ori_shape=shape,
+                pad_shape=_padded(case, shape),
+                batch_input_shape=_padded(case, full),
+                scale_factor=(1.0, 1.0),
+            )
+            for shape in shapes
+        ]
 
 
 def make_ground_truths(case: Case, generator: torch.Generator) -> list[InstanceData]:
-    """Boxes at random, their sides log-uniform from 16 pixels to half the image."""
+    """Draw boxes whose sides are log-uniform from 16 pixels to half the image."""
     images = []
     size = torch.tensor([case.width, case.height], dtype=torch.float32)
+    if case.shapes == 'varied':
+        size = size * SMALLEST
     for _ in range(case.batch):
         shape = (case.ground_truths, 2)
         sides = 16 * (size / 32).clamp(min=1) ** torch.rand(shape, generator=generator)
@@ -81,24 +92,22 @@ def make_scene(case: Case, reference: nn.Module, seed: int = 0) -> Scene:
     Args:
         case: The case.
         reference: mmdet's own head, for its anchors and its box coder.
-        seed: Of all random numbers; the same scene on every device.
+        seed: Seed of all random numbers; the scene is the same on every device.
     """
     generator = torch.Generator().manual_seed(seed)
-    metas = make_metas(case)
     ground_truths = make_ground_truths(case, generator)
-    generators = reference.prior_generator
-    height, width = metas[0]['pad_shape']
+    height, width = _padded(case, (case.height, case.width))
     sizes = [
         (math.ceil(height / stride[1]), math.ceil(width / stride[0]))
-        for stride in generators.strides
+        for stride in reference.prior_generator.strides
     ]
-    anchors = generators.grid_priors(sizes, device='cpu')
+    anchors = reference.prior_generator.grid_priors(sizes, device='cpu')
     targets = [_match(torch.cat(anchors), gts, reference) for gts in ground_truths]
     classes, deltas = (torch.stack(parts) for parts in zip(*targets))
 
     softmax = not reference.use_sigmoid_cls
     counts = [len(level) for level in anchors]
-    scene = Scene(metas, ground_truths, [], [], sum(counts))
+    scene = Scene(ground_truths, [], [], sum(counts))
     for size, labels, level_deltas in zip(
         sizes, classes.split(counts, 1), deltas.split(counts, 1)
     ):
@@ -128,7 +137,7 @@ def make_scene(case: Case, reference: nn.Module, seed: int = 0) -> Scene:
 def _match(
     anchors: Tensor, gts: InstanceData, head: nn.Module
 ) -> tuple[Tensor, Tensor]:
-    """Class (A,), -1 for background, and pulled deltas (A, 4) of one image."""
+    """Return classes (A,), -1 for background, and pulled deltas (A, 4)."""
     assigner = MaxIoUAssigner(0.4, 0.4, min_pos_iou=0.4, match_low_quality=False)
     assigned = assigner.assign(InstanceData(priors=anchors), gts).gt_inds
     labels = torch.full_like(assigned, -1)
@@ -143,7 +152,7 @@ def _match(
 
 
 def tensors(structure: Any) -> Iterator[Tensor]:
-    """All tensors of a head's nested outputs."""
+    """Yield all tensors of a head's nested outputs."""
     if isinstance(structure, Tensor):
         yield structure
     else:
@@ -152,13 +161,13 @@ def tensors(structure: Any) -> Iterator[Tensor]:
 
 
 def head_outputs(head: nn.Module, scene: Scene, case: Case) -> tuple:
-    """What the head would hand to ``loss_by_feat``, filled from the scene.
+    """Fill a head's outputs from the scene.
 
     The structure is taken from the head's own ``forward``, so a head with more
-    outputs than one classification and one box tensor a level works too.
+    outputs than one classification and one box tensor per level works too.
 
     Returns:
-        The head's outputs; every tensor is a leaf that requires gradients, in
+        The head's outputs. Every tensor is a leaf that requires gradients, in
         bfloat16 under bf16, as autocast convolutions leave it.
     """
     sizes = [logits.shape[-2:] for logits in scene.logits]

@@ -1,6 +1,6 @@
-"""The work that is timed: one class each, a repetition per call."""
+"""The work that is timed: one class per workload, one repetition per call."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Union
 
 import torch
@@ -9,17 +9,23 @@ from torch import Tensor, nn
 
 from mmdet_consistent.utils.timing import Clock, Parts
 
-from .cases import Case
-from .contenders import REFERENCE, build_detector, build_slim_head, split_contender
-from .scene import Scene, head_outputs, make_ground_truths, make_metas, make_scene
-from .scene import tensors as tensors_of
+from .cases import REFERENCE, Case, Contender
+from .detectors import build_detector, build_slim_head
+from .scene import (
+    Scene,
+    head_outputs,
+    image_metas,
+    make_ground_truths,
+    make_scene,
+    tensors,
+)
 
-# Candidates an image, before non-maximum suppression, in whole inference.
+# Candidates per image before non-maximum suppression, in whole inference.
 SURVIVORS = 2000
 
 
 def total_loss(losses: Mapping[str, Union[Tensor, list]]) -> Tensor:
-    """The sum that mmdet optimises: of every entry named ``loss``."""
+    """Sum what mmdet optimises: every entry whose name contains ``loss``."""
     values = []
     for name, value in losses.items():
         if 'loss' in name:
@@ -28,44 +34,63 @@ def total_loss(losses: Mapping[str, Union[Tensor, list]]) -> Tensor:
 
 
 def autocast(case: Case) -> torch.autocast:
-    """bfloat16 where the case asks for it, otherwise nothing."""
+    """Return an autocast to bfloat16, enabled where the case asks for it."""
     return torch.autocast(
         case.device, dtype=torch.bfloat16, enabled=case.dtype == 'bf16'
     )
 
 
-class HeadLoss:
-    """``loss_by_feat`` and its backward pass, without backbone and towers."""
-
-    def __init__(self, case: Case, contender: str, scene: Scene) -> None:
-        self.case = case
-        self.scene = scene
-        self.head = build_slim_head(case, contender)
-        self.outputs = head_outputs(self.head, scene, case)
-        self.leaves = list(tensors_of(self.outputs))
-        self.loss = self.head.loss_by_feat
-        if split_contender(contender)[1] == 'compile':
-            self.loss = torch.compile(self.loss)
+class Workload:
+    """Work that is timed as a whole."""
 
     def reset(self) -> None:
-        """Drop the gradients of the run before."""
+        """Prepare a repetition; not timed."""
+
+    def once(self) -> None:
+        """Process one batch."""
+        raise NotImplementedError
+
+    def __call__(self, clock: Clock) -> Parts:
+        """Return the seconds of each part of one repetition."""
+        self.reset()
+        start = clock()
+        self.once()
+        return dict(total=clock() - start)
+
+
+class HeadLoss(Workload):
+    """``loss_by_feat`` and its backward pass, without backbone and towers."""
+
+    def __init__(self, case: Case, contender: Contender, scene: Scene) -> None:
+        self.case = case
+        self.ground_truths = scene.ground_truths
+        self.head = build_slim_head(case, contender)
+        self.outputs = head_outputs(self.head, scene, case)
+        self.leaves = list(tensors(self.outputs))
+        self.loss = self.head.loss_by_feat
+        if contender.mode == 'compile':
+            self.loss = torch.compile(self.loss)
+        self.stream = image_metas(case)
+        self.reset()
+
+    def reset(self) -> None:
+        """Drop the last repetition's gradients; draw the images' shapes."""
         for leaf in self.leaves:
             leaf.grad = None
+        self.metas = next(self.stream)
 
     def forward(self) -> Tensor:
-        """The total loss."""
+        """Return the total loss."""
         with autocast(self.case):
-            losses = self.loss(
-                *self.outputs, self.scene.ground_truths, self.scene.metas
-            )
+            losses = self.loss(*self.outputs, self.ground_truths, self.metas)
         return total_loss(losses)
 
     def once(self) -> None:
-        """Forward and backward, for the memory."""
+        """Run forward and backward."""
         self.forward().backward()
 
     def __call__(self, clock: Clock) -> Parts:
-        """Seconds of ``forward``, ``backward`` and both."""
+        """Return the seconds of ``forward``, ``backward`` and both."""
         self.reset()
         start = clock()
         loss = self.forward()
@@ -75,63 +100,42 @@ class HeadLoss:
         return dict(forward=middle - start, backward=end - middle, total=end - start)
 
 
-class _Timed:
-    """Work that is timed as a whole."""
-
-    def reset(self) -> None:
-        """Drop what the run before left; nothing here."""
-
-    def once(self) -> None:
-        """One batch."""
-        raise NotImplementedError
-
-    def __call__(self, clock: Clock) -> Parts:
-        """Seconds of one run."""
-        self.reset()
-        start = clock()
-        self.once()
-        return dict(total=clock() - start)
-
-
-class PostProcess(_Timed):
+class PostProcess(Workload):
     """``predict_by_feat``: threshold, top-k, decoding, suppression."""
 
-    def __init__(self, case: Case, contender: str, scene: Scene) -> None:
-        self.scene = scene
+    def __init__(self, case: Case, contender: Contender, scene: Scene) -> None:
         self.head = build_slim_head(case, contender).eval()
         self.outputs = head_outputs(self.head, scene, case)
+        self.metas = next(image_metas(case))
 
     @torch.no_grad()
     def once(self) -> None:
-        """One batch."""
-        self.head.predict_by_feat(*self.outputs, batch_img_metas=self.scene.metas)
+        """Process one batch."""
+        self.head.predict_by_feat(*self.outputs, batch_img_metas=self.metas)
 
 
-class _WholeDetector(_Timed):
+class WholeDetector(Workload):
     """A detector and a batch of random images."""
 
-    def __init__(self, case: Case, contender: str) -> None:
+    def __init__(self, case: Case, contender: Contender) -> None:
         self.case = case
         self.model = build_detector(case, contender)
-        generator = torch.Generator().manual_seed(0)
-        ground_truths = make_ground_truths(case, generator)
-        samples = []
-        for meta, instances in zip(make_metas(case), ground_truths):
-            sample = DetDataSample(metainfo=meta)
-            sample.gt_instances = instances
-            samples.append(sample)
-        shape = (3, case.height, case.width)
-        images = [
-            torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-            for _ in samples
-        ]
-        self.channels_last = split_contender(contender)[1] == 'channels_last'
+        self.channels_last = contender.mode == 'channels_last'
         if self.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
-        self.batch = dict(inputs=images, data_samples=samples)
+        generator = torch.Generator().manual_seed(0)
+        ground_truths = make_ground_truths(case, generator)
+        self.batch: dict = dict(inputs=[], data_samples=[])
+        for meta, instances in zip(next(image_metas(case)), ground_truths):
+            shape = (3, *meta['img_shape'])
+            self.batch['inputs'].append(
+                torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+            )
+            sample = DetDataSample(metainfo=meta, gt_instances=instances)
+            self.batch['data_samples'].append(sample)
 
     def preprocess(self, training: bool) -> dict:
-        """Normalised, padded inputs on the device."""
+        """Return normalised, padded inputs on the device."""
         data = self.model.data_preprocessor(self.batch, training)
         if self.channels_last:
             data['inputs'] = data['inputs'].contiguous(
@@ -140,23 +144,23 @@ class _WholeDetector(_Timed):
         return data
 
 
-class TrainStep(_WholeDetector):
+class TrainStep(WholeDetector):
     """Preprocessing, forward, backward and an optimizer step.
 
     The learning rate is 0, so that all repetitions do the same work.
     """
 
-    def __init__(self, case: Case, contender: str) -> None:
+    def __init__(self, case: Case, contender: Contender) -> None:
         super().__init__(case, contender)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=0.9)
 
     def reset(self) -> None:
-        """Drop the gradients of the step before."""
+        """Drop the gradients of the last step."""
         self.optimizer.zero_grad()
 
     def once(self) -> None:
-        """One step."""
+        """Take one step."""
         data = self.preprocess(training=True)
         with autocast(self.case):
             losses = self.model(**data, mode='loss')
@@ -164,14 +168,14 @@ class TrainStep(_WholeDetector):
         self.optimizer.step()
 
 
-class Inference(_WholeDetector):
+class Inference(WholeDetector):
     """A test step: images in, boxes out.
 
-    An untrained detector finds nothing, or everything, at any fixed threshold;
-    so the threshold is put where :data:`SURVIVORS` scores of an image pass it.
+    An untrained detector finds nothing, or everything, at any fixed threshold, so
+    the threshold is set such that :data:`SURVIVORS` scores of an image exceed it.
     """
 
-    def __init__(self, case: Case, contender: str, reference: nn.Module) -> None:
+    def __init__(self, case: Case, contender: Contender, reference: nn.Module) -> None:
         super().__init__(case, contender)
         # The same weights as mmdet's detector wherever it has them.
         self.model.load_state_dict(reference.state_dict(), strict=False)
@@ -182,14 +186,10 @@ class Inference(_WholeDetector):
     @torch.no_grad()
     def _threshold(self, reference: nn.Module) -> float:
         data = self.preprocess(training=False)
-        was_training = reference.training
-        reference.eval()
-        logits = reference(data['inputs'][:1], mode='tensor')[0]
-        reference.train(was_training)
         head = reference.bbox_head
         rows = [
             level.permute(0, 2, 3, 1).reshape(-1, head.cls_out_channels)
-            for level in logits
+            for level in reference(data['inputs'][:1], mode='tensor')[0]
         ]
         scores = torch.cat(rows).float()
         if head.use_sigmoid_cls:
@@ -201,50 +201,31 @@ class Inference(_WholeDetector):
 
     @torch.no_grad()
     def once(self) -> None:
-        """One batch."""
+        """Process one batch."""
         data = self.preprocess(training=False)
         with autocast(self.case):
             self.model(**data, mode='predict')
 
 
-MODE_WORKLOADS = dict(compile=('head_loss',), channels_last=('train_step', 'inference'))
-
-
-def check_mode(case: Case, contender: str) -> None:
-    """Refuse a mode that the workload does not have.
-
-    Raises:
-        ValueError: Naming the contender, the workload and the way out.
-    """
-    mode = split_contender(contender)[1]
-    if mode and case.workload not in MODE_WORKLOADS[mode]:
-        raise ValueError(
-            f'contender {contender!r}: +{mode} is for '
-            f'{" and ".join(MODE_WORKLOADS[mode])}, not for {case.workload}'
-        )
-
-
-Workload = Union[HeadLoss, PostProcess, TrainStep, Inference]
-
-
-def build_workloads(
-    case: Case, contenders: tuple[str, ...]
-) -> tuple[dict[str, Workload], int]:
-    """Set every contender up for a case.
+def prepare(case: Case) -> tuple[Callable[[Contender], Workload], int]:
+    """Make the inputs of a case.
 
     Returns:
-        The workloads by contender, and the number of anchors of one image.
+        A function that builds a contender's workload on these inputs, and the number
+        of anchors per image.
     """
-    for name in contenders:
-        check_mode(case, name)
-    scene = make_scene(case, build_slim_head(case, REFERENCE))
-    if case.workload == 'head_loss':
-        works = {name: HeadLoss(case, name, scene) for name in contenders}
-    elif case.workload == 'postprocess':
-        works = {name: PostProcess(case, name, scene) for name in contenders}
-    elif case.workload == 'train_step':
-        works = {name: TrainStep(case, name) for name in contenders}
-    else:
-        reference = build_detector(case, REFERENCE)
-        works = {name: Inference(case, name, reference) for name in contenders}
-    return works, scene.anchors
+    reference = Contender(REFERENCE)
+    scene = make_scene(case, build_slim_head(case, reference))
+    if case.workload == 'inference':
+        model = build_detector(case, reference).eval()
+
+    def build(contender: Contender) -> Workload:
+        if case.workload == 'head_loss':
+            return HeadLoss(case, contender, scene)
+        if case.workload == 'postprocess':
+            return PostProcess(case, contender, scene)
+        if case.workload == 'train_step':
+            return TrainStep(case, contender)
+        return Inference(case, contender, model)
+
+    return build, scene.anchors

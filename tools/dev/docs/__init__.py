@@ -1,1 +1,1 @@
-"""See ``__main__.py``, or ../README.md."""
+"""Generator of the documents that are made from data; see ``__main__``."""

@@ -19,10 +19,11 @@ import cv2
 from mmdet_consistent.analysis import cases, figures, tables
 from mmdet_consistent.analysis.charts import INK
 from mmdet_consistent.analysis.summary import Summary
+from mmdet_consistent.utils import atomic
 from mmdet_consistent.utils.tables import markdown_table
 from tools import analyze
 
-from .generated import with_block, write_or_check
+from .blocks import with_block
 
 PAGE = Path(__file__).resolve().parents[3] / 'docs/analysis.md'
 COLOURS = dict(gt='#ffffff', win='#ff7f0e', best='#1e90ff')
@@ -102,7 +103,9 @@ def write_block(
         'winning box; blue: the best box, which is suppressed):',
         *shown,
     ]
-    write_or_check(page, with_block(page, 'analysis', '\n\n'.join(blocks)), False, '')
+    text = page.read_text(encoding='utf-8')
+    text = with_block(text, 'analysis', '\n\n'.join(blocks))
+    atomic.write(page, text.encode())
 
 
 def main() -> None:

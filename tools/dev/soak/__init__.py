@@ -1,1 +1,1 @@
-"""See ``__main__.py``, or ../README.md."""
+"""Trainings under random faults; see ``__main__``."""

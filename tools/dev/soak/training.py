@@ -1,7 +1,6 @@
-"""A supervised training of a small detector, for ``tools/dev/soak``."""
+"""A supervised training of a small detector, and its outcome."""
 
 import json
-import math
 import subprocess
 import sys
 import threading
@@ -12,8 +11,8 @@ from typing import Callable, Optional
 import torch
 
 from mmdet_consistent.engine.checkpoint import load
+from tools.dev import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 CONFIG = 'configs/quickstart/con_retinanet_bccd.py'
 IMAGES, BATCH = 24, 4
 SETTINGS = [
@@ -32,13 +31,13 @@ SETTINGS = [
 
 
 class Training:
-    """One start of ``tools/train.py``, and what it says."""
+    """One start of ``tools/train.py`` and the lines that it prints."""
 
     def __init__(self, data: Path, work_dir: Path, epochs: int) -> None:
         command = [sys.executable, '-u', 'tools/train.py', CONFIG, '--resume']
         command += ['--bad-data', 'refuse', '--work-dir', str(work_dir)]
         command += ['--cfg-options', *SETTINGS, f'train_cfg.max_epochs={epochs}']
-        # The schedule's last part goes on to the end, so that no step is idle.
+        # The schedule lasts to the end, so that every step changes the weights.
         command += [f'param_scheduler.1.{key}={epochs}' for key in ('end', 'T_max')]
         roots = (f'{part}_dataloader.dataset.data_root' for part in ('train', 'val'))
         command += [f'{root}={data}/' for root in roots]
@@ -59,34 +58,30 @@ class Training:
             self.lines.append(line.rstrip())
             self.steps += 'Epoch(train)' in line
 
-    def wait_for(self, done: Callable[[], bool], limit: float = math.inf) -> bool:
-        """Wait until ``done()``, the end of the process, or ``limit`` seconds."""
-        end = time.monotonic() + limit
-        while time.monotonic() < end and self.process.poll() is None:
-            if done():
-                return True
+    def wait_for(self, done: Callable[[], bool]) -> None:
+        """Wait until ``done()`` or the end of the process."""
+        while self.process.poll() is None and not done():
             time.sleep(0.01)
-        return done()
 
     def finish(self) -> int:
-        """The exit status, when all that it said has been read."""
+        """Wait for the end, read all output, and return the exit status."""
         status = self.process.wait()
         self.reader.join()
         return status
 
     def said(self, text: str) -> bool:
-        """Whether any line holds this text."""
+        """Return whether any line contains a text."""
         return any(text in line for line in self.lines)
 
     def resumed_epoch(self) -> Optional[int]:
-        """The epoch that this start went on from, if it resumed."""
+        """Return the epoch that this start resumed from, if it resumed."""
         for line in self.lines:
             if 'resumed epoch: ' in line:
                 return int(line.split('resumed epoch: ')[1].split(',')[0])
         return None
 
     def memory_mb(self) -> float:
-        """Resident memory of the process in megabytes (Linux)."""
+        """Return the resident memory of the process in megabytes (Linux)."""
         for line in Path(f'/proc/{self.process.pid}/status').read_text().splitlines():
             if line.startswith('VmRSS:'):
                 return int(line.split()[1]) / 1024
@@ -94,7 +89,7 @@ class Training:
 
 
 def outcome(folder: Path, epochs: int) -> dict:
-    """Weights, optimizer state and log of a finished training."""
+    """Return weights, optimizer state and log of a complete training."""
     checkpoint = load(folder / f'epoch_{epochs}.pth', 'cpu')
     log: dict = {}
     for path in sorted(folder.rglob('scalars.json')):
@@ -102,7 +97,7 @@ def outcome(folder: Path, epochs: int) -> dict:
             try:
                 entry = json.loads(line)
             except ValueError:
-                continue  # a kill cut this line off; its step was taken again
+                continue  # cut off by a kill; its step was repeated
             kind = 'loss' if 'loss' in entry else 'validation'
             values = {k: v for k, v in entry.items() if k not in ('time', 'data_time')}
             if log.setdefault((kind, entry['step']), values) != values:
@@ -115,7 +110,7 @@ def outcome(folder: Path, epochs: int) -> dict:
 
 
 def equal(first: object, second: object) -> bool:
-    """Equality down to the last bit of the last tensor."""
+    """Return whether two nested values are equal, tensors bit for bit."""
     if torch.is_tensor(first):
         return torch.is_tensor(second) and torch.equal(first, second)
     if isinstance(first, dict):

@@ -1,4 +1,4 @@
-"""Where a detector's anchors end up: what the second labels could mend."""
+"""Where a detector's anchors end up, which shows what second labels can improve."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 
 class Anchors(NamedTuple):
-    """The anchors of some images that have an object in reach; A of them.
+    """Anchors that are positive for the first or the second labels (A anchors).
 
     Attributes:
         first: (A,) bool, positive for the first labels.
-        second: (A,) bool, positive for the second labels: IoU >= 0.6 once refined.
-        prior_iou: (A,) highest IoU with any object, before the regression.
+        second: (A,) bool, positive for the second labels (IoU >= 0.6 once refined).
+        prior_iou: (A,) highest IoU of the prior anchor with any object.
         own_iou: (A,) IoU of the refined anchor with the object that the first
-            labels gave it; NaN where they gave none.
-        refined_iou: (A,) highest IoU with any object after the first regression.
-        final_iou: (A,) IoU with that same object after the last one.
+            labels assigned to it; NaN where they assigned none.
+        refined_iou: (A,) highest IoU of the refined anchor with any object.
+        final_iou: (A,) IoU with that same object after the last regression.
         moved: (A,) bool, positive for the first labels, but closest to another
             object after the regression.
-        moved_class: (A,) bool, and that object is of another class.
+        moved_class: (A,) bool, moved to an object of another class.
         objects: Number of objects in the images.
     """
 
@@ -46,16 +46,16 @@ def follow_anchors(
     gt_labels: Tensor,
     pos_iou_thr: float = 0.6,
 ) -> Anchors:
-    """Compare the anchors of one image with its objects, step after step.
+    """Compare the anchors of one image with its objects after each regression.
 
     Args:
         priors: A⁰, (N, 4), xyxy in pixels.
         steps: A¹, A², …, each (N, 4).
-        assigned: The first labels' object of each anchor, (N,): 0 or less: none,
-            i + 1: object i.
+        assigned: (N,), the object of each anchor by the first labels: i + 1 for
+            object i; 0 or less for none.
         gt_bboxes: (G, 4), xyxy in pixels, G >= 1.
         gt_labels: (G,).
-        pos_iou_thr: The second labels' lowest IoU of a positive.
+        pos_iou_thr: Lowest IoU of a positive for the second labels.
 
     Returns:
         The anchors that are positive for the first or the second labels.
@@ -140,17 +140,17 @@ def collect_anchors(model: nn.Module, batches: Iterable[dict]) -> Anchors:
 
 
 def facts(anchors: Anchors) -> dict[str, float]:
-    """What the page says of the anchors; shares in per cent, IoUs times 100."""
+    """Return the page's facts on the anchors; shares in per cent, IoUs times 100."""
     first, second = anchors.first, anchors.second
-    # Those that only the second labels call positive, and those both do.
+    # Positive for the second labels only, and for both.
     new, both = second & ~first, second & first
 
     def mean(values: np.ndarray) -> float:
         return 100 * float(np.mean(values)) if len(values) else float('nan')
 
     return {
-        'first positives an object': first.sum() / anchors.objects,
-        'second positives an object': second.sum() / anchors.objects,
+        'first positives per object': first.sum() / anchors.objects,
+        'second positives per object': second.sum() / anchors.objects,
         'first positives: refined IoU': mean(anchors.own_iou[first]),
         'first positives: refined IoU < 0.5 (%)': mean(anchors.own_iou[first] < 0.5),
         'first positives that moved to another object (%)': mean(anchors.moved[first]),

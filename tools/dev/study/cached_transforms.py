@@ -10,11 +10,11 @@ from mmdet.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class CachedTransforms(BaseTransform):
-    """Runs transforms once for each image, and keeps what they gave.
+    """Runs transforms once per image and keeps the results.
 
-    For data that fit into memory and are read many times: loading, decoding and
-    resizing then cost nothing after the first epoch. Every transform in here
-    must be deterministic; random ones belong after it.
+    Loading, decoding and resizing then cost nothing after the first epoch. The data
+    must fit into memory, and every transform must be deterministic; random ones
+    belong after this one.
 
     Args:
         transforms: Configs of the transforms, or the transforms.
@@ -28,11 +28,11 @@ class CachedTransforms(BaseTransform):
         """Return a copy of the cached result of ``results['img_id']``.
 
         Args:
-            results: What the data set gives for one image.
+            results: The data set's entry of one image.
 
         Returns:
-            The transformed results, the caller's own to change; ``None`` where
-            a transform drops the image.
+            The transformed results, which the caller may change; ``None`` if a
+            transform drops the image.
         """
         key = results['img_id']
         if key not in self._cache:

@@ -1,11 +1,10 @@
-"""Do what docs/fine_tuning.md says, on blood cells, and put the figures there.
+"""Follow docs/fine_tuning.md on blood cells and record the figures.
 
-The page's own config files and commands are run, for every seed, with the
-quickstart's RetinaNet as the baseline. Started again, it goes on where it was.
+The page's own config files and commands are run for every seed, with the quickstart's
+RetinaNet as the baseline. Started again, it continues where it stopped.
 
 Example:
     python -m tools.dev.study.fine_tuning --seeds 0 1 2    # about 20 minutes
-    python -m tools.dev.study.fine_tuning --check          # is the page up to date?
 """
 
 import argparse
@@ -26,12 +25,11 @@ from mmengine.config import Config
 
 from mmdet_consistent.utils import atomic
 from mmdet_consistent.utils.tables import markdown_table
-from tools.dev.docs.generated import with_block, write_or_check
+from tools.dev import ROOT
 
 from .numbers import summarise
 from .report import signed
 
-ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / 'docs/fine_tuning.md'
 RESULTS = ROOT / 'docs/results/fine_tuning.json'
 BASELINE = 'my_retinanet'
@@ -49,7 +47,7 @@ NAMES = {
 }
 COMMAND = ('python', '-m', 'tools.dev.study.fine_tuning')
 ONLY_IN_PART = 'fits this model only in part'
-NO_GUESS = 'docs/fine_tuning.md has changed: this program no longer finds '
+CHANGED = 'docs/fine_tuning.md has changed: this program no longer finds '
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,15 +56,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/fine_tuning'))
-    parser.add_argument(
-        '--check', action='store_true', help='train and write nothing; fail if the '
-        "page doesn't show what was measured",
-    )  # fmt: skip
     return parser.parse_args()
 
 
 def code(language: str) -> list:
-    """The page's code of a language, block by block."""
+    """Return the page's code blocks in a language."""
     blocks = re.findall(
         rf'^( *)```{language}\n(.*?)^\1```', PAGE.read_text(encoding='utf-8'),
         re.DOTALL | re.MULTILINE,
@@ -75,7 +69,7 @@ def code(language: str) -> list:
 
 
 def config_files() -> dict:
-    """Name to text of the config files that the page shows."""
+    """Return the config files that the page shows: name to text."""
     files = {}
     for text in code('python'):
         name = re.match(r'# (\w+)\.py\n', text)
@@ -83,18 +77,18 @@ def config_files() -> dict:
             files[name[1]] = text
     wanted = [name for name in NAMES if name != BASELINE]
     if list(files) != wanted:
-        sys.exit(f'{NO_GUESS}the configs {", ".join(wanted)}')
+        sys.exit(f'{CHANGED}the configs {", ".join(wanted)}')
     return files
 
 
 def commands() -> tuple:
-    """The page's commands, as lists of words: the trainings, and the comparison."""
+    """Return the page's trainings and its comparison, as lists of words."""
     lines = '\n'.join(code('bash')).replace('\\\n', ' ').splitlines()
     words = [shlex.split(line, comments=True) for line in lines]
     trainings = [w for w in words if w[3:4] == ['train']]
     comparisons = [w for w in words if w[3:4] == ['compare']]
     if len(trainings) != len(NAMES) - 1 or len(comparisons) != 1:
-        sys.exit(f'{NO_GUESS}a training of each config and one comparison')
+        sys.exit(f'{CHANGED}a training of each config and one comparison')
     return trainings, comparisons[0]
 
 
@@ -120,7 +114,7 @@ def run(words: list, folder: Path) -> None:
 
 
 def train(words: list, folder: Path) -> None:
-    """Run a training of the page, unless it was run to its end before."""
+    """Run a training of the page, unless it is complete."""
     name = Path(words[4]).stem
     epochs = Config.fromfile(folder / words[4]).train_cfg.max_epochs
     if not (folder / f'work_dirs/{name}/epoch_{epochs}.pth').is_file():
@@ -128,7 +122,7 @@ def train(words: list, folder: Path) -> None:
 
 
 def training_facts(folder: Path) -> dict:
-    """What a training's log says: seconds of its steps, and what it had to make up."""
+    """Read a training's log: seconds of its steps, and weights missing at its start."""
     log = max(folder.glob('*/*.log')).read_text(encoding='utf-8')
     missing = []
     if ONLY_IN_PART in log:
@@ -136,20 +130,20 @@ def training_facts(folder: Path) -> dict:
         for row in itertools.takewhile(lambda row: not row.startswith('20'), rows):
             found = re.fullmatch(r'(\S+) +missing +(.+)', row)
             if not found:
-                sys.exit(f'{folder}: more than missing weights in the log: {row}')
+                sys.exit(f'{folder}: the log names more than missing weights: {row}')
             missing += [f'{found[1]}.{name}' for name in found[2].split(', ')]
     scalars = max(folder.glob('*/vis_data/scalars.json')).read_text()
     entries = [json.loads(line) for line in scalars.splitlines()]
     steps = [entry for entry in entries if 'loss' in entry]
     return dict(
-        # A window's median: others may have used the machine for some of the time.
+        # The median of the windows: others may have used the machine for a while.
         seconds=steps[-1]['step'] * statistics.median(e['time'] for e in steps),
         missing=missing,
     )
 
 
 def table_rows(text: str) -> dict:
-    """Row name to column name to number, of a Markdown table."""
+    """Read a Markdown table: row name to column name to number."""
     lines = [line for line in text.splitlines() if line.startswith('|')]
     header, _, *rows = (
         [cell.strip() for cell in line.strip('|').split('|')] for line in lines
@@ -161,7 +155,7 @@ def table_rows(text: str) -> dict:
 
 
 def run_seed(seed: int, folder: Path) -> dict:
-    """Baseline, the page's trainings and the comparison of one seed."""
+    """Run baseline, trainings and comparison of one seed."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / 'data').exists():
         (folder / 'data').symlink_to(ROOT / 'data')
@@ -191,7 +185,7 @@ def run_seed(seed: int, folder: Path) -> dict:
 
 
 def text_of(results: dict) -> str:
-    """What the page shows of the results.
+    """Render the figures that the page shows.
 
     Args:
         results: ``command`` and ``machine``, and ``seeds``: seed to detector to
@@ -228,38 +222,38 @@ def text_of(results: dict) -> str:
         for name in (CONSISTENT, FASTER, ALIGNED)
     }
     if len(missing) != 1 or any(f[TRAINED_ON]['missing'] for f in seeds.values()):
-        sys.exit(f'the logs differ in what was missing in the checkpoint: {missing}')
+        sys.exit(f'the logs differ in the weights that the checkpoint lacks: {missing}')
     keys = ', '.join(f'`{key}`' for key in missing.pop())
     return (
         f'{markdown_table(["", *METRICS, *differences], rows)}\n\n'
-        f'BCCD test split, means of {len(seeds)} seeds; Δ: to the baseline trained on, '
-        'paired by seed, with its 95 % t-interval. Fine-tuning took '
-        f'{seconds[CONSISTENT]:.0f} s where training on took '
-        f'{seconds[TRAINED_ON]:.0f} s: {ratio:.2f} times as long (median of the '
-        f'seeds). Missing in the checkpoint, by the log: {keys}. '
-        f'{results["machine"]}. Made by `{results["command"]}`.'
+        f'BCCD test split, means of {len(seeds)} seeds. Δ is the difference to the '
+        'baseline trained on, paired by seed, with its 95 % t-interval. Fine-tuning '
+        f'took {seconds[CONSISTENT]:.0f} s, training on {seconds[TRAINED_ON]:.0f} s '
+        f'(medians of the seeds); the median of the ratios is {ratio:.2f}. According '
+        f'to the log, the checkpoint lacks {keys}. {results["machine"]}. Generated by '
+        f'`{results["command"]}`.'
     )
+
+
+def render() -> str:
+    """Render the block of the page from the stored results."""
+    return text_of(json.loads(RESULTS.read_text(encoding='utf-8')))
 
 
 def main() -> None:
     args = parse_args()
-    if not args.check:
-        seeds = {
-            str(seed): run_seed(seed, ROOT / args.work_dir / f'seed{seed}')
-            for seed in args.seeds
-        }
-        results = dict(
-            command=shlex.join([*COMMAND, *sys.argv[1:]]),
-            machine=f'One CPU core, Python {platform.python_version()}, torch '
-            f'{torch.__version__}',
-            seeds=seeds,
-        )
-        atomic.write(RESULTS, f'{json.dumps(results, indent=1)}\n'.encode())
-    text = text_of(json.loads(RESULTS.read_text(encoding='utf-8')))
-    refusal = f'docs/fine_tuning.md is out of date: run {shlex.join(COMMAND)}'
-    write_or_check(PAGE, with_block(PAGE, 'fine_tuning', text), args.check, refusal)
-    if not args.check:
-        print(text)
+    seeds = {
+        str(seed): run_seed(seed, ROOT / args.work_dir / f'seed{seed}')
+        for seed in args.seeds
+    }
+    results = dict(
+        command=shlex.join([*COMMAND, *sys.argv[1:]]),
+        machine=f'One CPU core, Python {platform.python_version()}, torch '
+        f'{torch.__version__}',
+        seeds=seeds,
+    )
+    atomic.write(RESULTS, f'{json.dumps(results, indent=1)}\n'.encode())
+    print(f'{render()}\n\nTo update the page: python -m tools.dev.docs')
 
 
 if __name__ == '__main__':

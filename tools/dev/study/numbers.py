@@ -1,18 +1,15 @@
-"""Numbers of a study: AP by IoU, paired differences, intervals, one row a model."""
+"""Numbers of a study: AP by IoU threshold, paired differences, intervals."""
 
-import contextlib
-import io
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from scipy import stats
 
-IOUS = tuple(range(50, 100, 5))
+from mmdet_consistent.analysis.annotations import AnnotatedSet
+from mmdet_consistent.analysis.coco_eval import evaluate, read_results
+
 METRICS = ('AP', 'AP50', 'AP60', 'AP70', 'AP75', 'AP80', 'AP90')
 
 
@@ -29,21 +26,12 @@ class Estimate(NamedTuple):
     half_width: Optional[float]
     count: int
 
-    @property
-    def above_zero(self) -> bool:
-        """Whether the whole interval lies above zero."""
-        return self.half_width is not None and self.mean - self.half_width > 0
 
-
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """Mean and Student's t-interval of a sample.
+def t_interval(values: Sequence[float]) -> Estimate:
+    """Return mean and 95 % t-interval of a sample.
 
     Args:
         values: At least one value.
-        confidence: Coverage of the interval.
-
-    Returns:
-        The estimate.
 
     Raises:
         ValueError: If there is no value, or one is not finite.
@@ -51,27 +39,23 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     values = np.asarray(values, dtype=float)
     if len(values) == 0 or not np.isfinite(values).all():
         raise ValueError(
-            f'an interval needs finite values, at least one; got {values.tolist()}'
+            f'an interval needs at least one value, all finite; got {values.tolist()}'
         )
     mean = float(values.mean())
     if len(values) == 1:
         return Estimate(mean, None, 1)
-    quantile = stats.t.ppf((1 + confidence) / 2, len(values) - 1)
-    error = values.std(ddof=1) / math.sqrt(len(values))
-    return Estimate(mean, float(quantile * error), len(values))
+    half_width = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return Estimate(mean, float(half_width), len(values))
 
 
 def paired_difference(
     values: Mapping[int, float], baseline: Mapping[int, float]
 ) -> Optional[Estimate]:
-    """Interval of the difference to the baseline, over the seeds both have.
+    """Return the difference to the baseline over common seeds, ``None`` without any.
 
     Args:
         values: Seed to value.
         baseline: Seed to the baseline's value.
-
-    Returns:
-        The estimate; ``None`` where no seed is common.
     """
     common = sorted(set(values) & set(baseline))
     if not common:
@@ -80,44 +64,29 @@ def paired_difference(
 
 
 def coco_aps(
-    annotations: Union[str, Path], detections: Union[str, Path], max_dets: int = 100
+    annotations: Union[str, Path], detections: Union[str, Path]
 ) -> dict[str, float]:
-    """COCO's AP as a mean, at every IoU threshold, and of every class.
+    """Return COCO's AP as a mean, at every IoU threshold, and of every class.
 
     Args:
         annotations: Ground truth, a COCO file.
         detections: Detections in COCO's result format, a JSON file.
-        max_dets: Detections an image that count.
 
     Returns:
-        ``AP``, ``AP50``, ``AP55``, …, ``AP95`` and ``AP:<class>``, in per cent.
-        0 where nothing is detected at all; a class without ground truth is left
-        out.
+        ``AP``, ``AP50``, ``AP55``, …, ``AP95`` and ``AP:<class>``, in per cent. All
+        are 0 if nothing is detected; a class without ground truth is left out.
     """
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotations))
-        found = COCO()
-        if Path(detections).read_text().strip() != '[]':
-            found = truth.loadRes(str(detections))
-        evaluation = COCOeval(truth, found, 'bbox')
-        # An empty result file has no class list of its own.
-        evaluation.params.imgIds = sorted(truth.getImgIds())
-        evaluation.params.catIds = sorted(truth.getCatIds())
-        evaluation.params.maxDets = [max_dets]
-        evaluation.params.areaRng = evaluation.params.areaRng[:1]
-        evaluation.params.areaRngLbl = ['all']
-        evaluation.evaluate()
-        evaluation.accumulate()
-    # (IoUs, recalls, classes, areas, max_dets); -1 where a class has no object.
-    precision = evaluation.eval['precision'][:, :, :, 0, 0]
-    known = precision.max(axis=(0, 1)) > -1
-    precision = 100 * precision[:, :, known]
-    aps = {'AP': float(precision.mean())}
-    for iou, values in zip(IOUS, precision):
-        aps[f'AP{iou}'] = float(values.mean())
-    ids = np.array(evaluation.params.catIds)[known]
-    for category, values in zip(truth.loadCats(ids), precision.transpose(2, 0, 1)):
-        aps[f'AP:{category["name"]}'] = float(values.mean())
+    truth = AnnotatedSet.from_file(Path(annotations))
+    table = read_results(Path(detections), truth)
+    result = evaluate(table, truth, sorted(truth.images))
+    # Threshold by class, of objects of all sizes.
+    ap = 100 * result.ap[:, :, 0]
+    known = ~np.isnan(ap).all(axis=0)
+    aps = {'AP': float(ap[:, known].mean())}
+    for iou, values in zip(result.iou_thrs, ap[:, known]):
+        aps[f'AP{100 * iou:.0f}'] = float(values.mean())
+    for label in np.flatnonzero(known):
+        aps[f'AP:{truth.classes[label]}'] = float(ap[:, label].mean())
     return aps
 
 
@@ -125,12 +94,12 @@ class Row(NamedTuple):
     """One row of a study's table.
 
     Attributes:
-        name: The row's name.
-        seeds: Its seeds.
+        name: Name of the row.
+        seeds: Seeds of its runs.
         values: Metric to the mean over the seeds.
         differences: Metric to the paired difference to the baseline; empty for
             the baseline itself.
-        positives: Positives an image of each stage, a mean over the seeds.
+        positives: Positives per image of each stage, means over the seeds.
         paper: The paper's figures, by metric.
     """
 
@@ -147,11 +116,11 @@ def summarise(
     baseline: str,
     paper: Optional[Mapping[str, Mapping[str, float]]] = None,
 ) -> list[Row]:
-    """Turn the runs of a table into its rows.
+    """Summarise the runs of a table as its rows.
 
     Args:
         runs: Row name to seed to a run: ``metrics`` (name to per cent) and
-            ``positives`` (an image, one a stage).
+            ``positives`` (per image, one per stage).
         baseline: Name of the row that the others are compared with.
         paper: Row name to the paper's figures.
 

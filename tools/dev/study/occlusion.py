@@ -1,9 +1,9 @@
 """A synthetic set of crowded, overlapping shapes, made from a seed.
 
-Objects of four shapes and many sizes are put down beside and upon each other, so
-that the anchor of one is often regressed onto its neighbour. The order is a true
-one: a later object hides what lies under it. A box spans the pixels of an object
-that can be seen, as in COCO; an object nearly wholly hidden is not annotated.
+Objects of four shapes and many sizes are placed beside and on top of each other, so
+that the anchor of one is often regressed onto its neighbour. A later object hides what
+lies under it. A box spans the visible pixels of an object, as in COCO; an object that
+is nearly hidden is not annotated.
 
 Example:
     python -m tools.dev.study.occlusion work_dirs/data/occlusion
@@ -21,23 +21,23 @@ import cv2
 import numpy as np
 
 CLASSES = ('disc', 'box', 'triangle', 'cross')
-# Mean colours, BGR. They make the shapes easy to tell apart, so that what is hard is
-# to say which of two neighbours a box belongs to, and where each one ends.
+# Mean colours, BGR. They make the shapes easy to tell apart, so that the difficulty is
+# which of two neighbours a box belongs to, and where each of them ends.
 COLOURS = ((200, 90, 80), (80, 190, 90), (80, 90, 205), (70, 190, 205))
-VERSION = 1  # of the recipe; a set on disk made by another one is refused
+VERSION = 1  # of the recipe; a set on disk of another version is refused
 SPLITS = {'train': 240, 'val': 80, 'test': 120}
 WIDTH, HEIGHT = 256, 192
 
 
 class Scene(NamedTuple):
-    """One image and what is seen in it; G objects.
+    """One image and its annotated objects (G objects).
 
     Attributes:
         image: (H, W, 3) uint8, BGR.
-        boxes: (G, 4) int64, xyxy in pixels, of the visible part; x2, y2 are one
+        boxes: (G, 4) int64, xyxy in pixels, of the visible part; x2 and y2 are one
             past the last pixel.
         labels: (G,) int64, index into :data:`CLASSES`.
-        visible: (G,) float64, visible share of the object's pixels in the image.
+        visible: (G,) float64, visible fraction of the object's pixels in the image.
     """
 
     image: np.ndarray
@@ -49,7 +49,7 @@ class Scene(NamedTuple):
 def shape_mask(
     label: int, centre: np.ndarray, half: np.ndarray, angle: float
 ) -> np.ndarray:
-    """Pixels of one object.
+    """Return the pixels of one object.
 
     Args:
         label: Index into :data:`CLASSES`.
@@ -75,7 +75,7 @@ def shape_mask(
 
 
 def _smooth_noise(rng: np.random.RandomState, cell: int) -> np.ndarray:
-    """Noise in [0, 1] with spots of about ``cell`` pixels, (H, W)."""
+    """Return noise in [0, 1] with spots of about ``cell`` pixels, (H, W)."""
     coarse = rng.random_sample((HEIGHT // cell + 2, WIDTH // cell + 2))
     y, x = np.arange(HEIGHT) / cell, np.arange(WIDTH) / cell
     top, left = y.astype(int), x.astype(int)
@@ -87,7 +87,7 @@ def _smooth_noise(rng: np.random.RandomState, cell: int) -> np.ndarray:
 def _paint(
     rng: np.random.RandomState, mean: tuple, spread: float, cell: int
 ) -> np.ndarray:
-    """A colour near ``mean`` with blotches of 60 grey levels, (H, W, 3)."""
+    """Return a colour near ``mean`` with blotches of 60 grey levels, (H, W, 3)."""
     colour = np.array(mean) + rng.uniform(-spread, spread, 3)
     blotches = 60 * (_smooth_noise(rng, cell) - 0.5)
     return colour + blotches[..., None] * rng.uniform(0.6, 1.0, 3)
@@ -96,7 +96,7 @@ def _paint(
 def _place(
     rng: np.random.RandomState, placed: list, crowding: float
 ) -> tuple[np.ndarray, float]:
-    """Centre and radius of a new object, mostly close to an earlier one's."""
+    """Draw centre and radius of a new object, mostly close to an earlier one."""
     if placed and rng.random_sample() < crowding:
         neighbour, radius = placed[rng.randint(len(placed))]
         radius = np.clip(radius * np.exp(rng.uniform(-0.4, 0.4)), 11, 36)
@@ -118,13 +118,10 @@ def make_scene(
     """Draw one crowd.
 
     Args:
-        rng: Source of chance. ``RandomState``, whose stream numpy has promised
-            never to change.
-        crowding: Share of the objects that are put close to an earlier one.
-        min_visible: Visible share below which an object is not annotated.
-
-    Returns:
-        The scene.
+        rng: Random numbers. numpy promises that the stream of ``RandomState`` never
+            changes.
+        crowding: Fraction of the objects that are placed close to an earlier one.
+        min_visible: Visible fraction below which an object is not annotated.
     """
     image = _paint(rng, (128, 128, 128), spread=30, cell=24)
     owner = np.full((HEIGHT, WIDTH), -1)
@@ -159,18 +156,15 @@ def make_scene(
 
 
 def split_scenes(split: str, count: int, seed: int = 0) -> list[Scene]:
-    """The scenes of a split; the first ones don't depend on ``count``.
+    """Return the scenes of a split; the first ones do not depend on ``count``.
 
     Args:
         split: A key of :data:`SPLITS`.
         count: Number of images.
         seed: Seed of the whole set.
-
-    Returns:
-        The scenes.
     """
     number = list(SPLITS).index(split)
-    # One stream an image: no image depends on those before it.
+    # One stream per image, so that no image depends on those before it.
     return [
         make_scene(np.random.RandomState([seed, number, index]))
         for index in range(count)
@@ -178,7 +172,7 @@ def split_scenes(split: str, count: int, seed: int = 0) -> list[Scene]:
 
 
 def coco_annotations(scenes: list[Scene]) -> dict:
-    """The scenes' ground truth in COCO's form."""
+    """Return the scenes' ground truth in COCO's format."""
     images, annotations = [], []
     for index, scene in enumerate(scenes):
         image = dict(id=index + 1, file_name=f'{index:04d}.png')
@@ -199,10 +193,10 @@ def coco_annotations(scenes: list[Scene]) -> dict:
 
 
 def build(out: Union[str, Path], seed: int = 0, splits: dict = SPLITS) -> Path:
-    """Write the set, unless it is there already.
+    """Write the set unless it exists.
 
     Args:
-        out: Folder to make: ``annotations/SPLIT.json``, ``images/SPLIT/*.png``.
+        out: Folder for ``annotations/SPLIT.json`` and ``images/SPLIT/*.png``.
         seed: Seed of the whole set.
         splits: Number of images of each split.
 
@@ -210,7 +204,7 @@ def build(out: Union[str, Path], seed: int = 0, splits: dict = SPLITS) -> Path:
         ``out``.
 
     Raises:
-        ValueError: If ``out`` holds a set of another seed or size.
+        ValueError: If ``out`` contains a set of another seed or size.
     """
     out = Path(out)
     recipe = dict(version=VERSION, seed=seed, splits=dict(splits), size=[WIDTH, HEIGHT])
@@ -232,7 +226,7 @@ def build(out: Union[str, Path], seed: int = 0, splits: dict = SPLITS) -> Path:
         try:
             os.rename(partial, out)
         except OSError:
-            # Another process was faster; what it made is checked below.
+            # Another process was faster; its set is checked below.
             shutil.rmtree(partial)
             if not out.is_dir():
                 raise
@@ -240,8 +234,8 @@ def build(out: Union[str, Path], seed: int = 0, splits: dict = SPLITS) -> Path:
     found = json.loads(path.read_text()) if path.is_file() else None
     if found != recipe:
         raise ValueError(
-            f'{out} holds another set ({found}) than the one asked for ({recipe}): '
-            'remove that folder, or choose another'
+            f'{out} contains another set ({found}) than the requested one ({recipe}): '
+            'remove that folder, or choose another one'
         )
     return out
 
@@ -251,7 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('out', type=Path, help='folder to make')
+    parser.add_argument('out', type=Path, help='folder to write')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     print(build(args.out, args.seed))

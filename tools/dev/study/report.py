@@ -1,18 +1,56 @@
-"""A study's page, CSV and picture."""
+"""A study's pages in Markdown, and the CSV files that pages can be made from."""
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Optional
 
 from mmdet_consistent.utils.tables import markdown_table
+from tools.dev import ROOT
 
-from .numbers import METRICS, Estimate, Row
+from .numbers import METRICS, Estimate, Row, summarise
+from .runs import Job, job_config
+from .tables import TABLES, Table
+
+# Row name to seed to a run's ``metrics`` and ``positives``.
+Runs = Mapping[str, Mapping[int, dict]]
+
+
+@dataclass
+class Origin:
+    """Origin of a page's figures, kept in its CSV file.
+
+    Attributes:
+        command: The command that trained and evaluated.
+        table: Name of the table.
+        data: Name of the data set.
+        split: ``'val'`` or ``'test'``.
+        epochs: Number of epochs if it was not the config's, else empty.
+    """
+
+    command: str
+    table: str
+    data: str
+    split: str
+    epochs: str = ''
+
+    @property
+    def stem(self) -> str:
+        """Name of the page, the CSV file and the plot, without suffix."""
+        suffix = '_val' if self.split == 'val' else ''
+        return f'{self.table}_{self.data}{suffix}'
+
+    @property
+    def title(self) -> str:
+        """Title of the page."""
+        return f'{TABLES[self.table].title} ({self.data}, {self.split} split)'
 
 
 def signed(estimate: Optional[Estimate]) -> str:
-    """A difference and its interval, as ``+1.2 ± 0.4``."""
+    """Format a difference and its interval, as ``+1.2 ± 0.4``."""
     if estimate is None:
         return '–'
     if estimate.half_width is None:
@@ -20,13 +58,13 @@ def signed(estimate: Optional[Estimate]) -> str:
     return f'{estimate.mean:+.1f} ± {estimate.half_width:.1f}'
 
 
-def values_table(rows: Sequence[Row], metrics: Sequence[str] = METRICS) -> str:
-    """Mean of every metric, the difference of AP, positives and seeds."""
-    header = ['', *metrics, 'ΔAP (95 %)', 'positives an image, by stage', 'seeds']
+def values_table(rows: Sequence[Row]) -> str:
+    """Render the mean of every metric, the difference of AP, positives and seeds."""
+    header = ['', *METRICS, 'ΔAP (95 %)', 'positives per image, by stage', 'seeds']
     lines = [
         [
             row.name,
-            *(f'{row.values[metric].mean:.1f}' for metric in metrics),
+            *(f'{row.values[metric].mean:.1f}' for metric in METRICS),
             signed(row.differences.get('AP')),
             ', '.join(f'{p:.0f}' for p in row.positives) or '–',
             str(len(row.seeds)),
@@ -36,75 +74,85 @@ def values_table(rows: Sequence[Row], metrics: Sequence[str] = METRICS) -> str:
     return markdown_table(header, lines)
 
 
-def differences_table(rows: Sequence[Row], metrics: Sequence[str] = METRICS) -> str:
-    """Paired difference to the baseline of every metric, with its interval."""
-    header = ['', *(f'Δ{metric}' for metric in metrics)]
+def differences_table(rows: Sequence[Row]) -> str:
+    """Render every metric's paired difference to the baseline, with its interval."""
+    header = ['', *(f'Δ{metric}' for metric in METRICS)]
     lines = [
-        [row.name, *(signed(row.differences.get(metric)) for metric in metrics)]
+        [row.name, *(signed(row.differences.get(metric)) for metric in METRICS)]
         for row in rows
         if row.differences
     ]
     return markdown_table(header, lines)
 
 
-def paper_table(
-    rows: Sequence[Row], baseline: str, metrics: Sequence[str] = METRICS
-) -> str:
-    """The paper's figures, and its gain beside the one measured here."""
-    metrics = [m for m in metrics if any(m in row.paper for row in rows)]
-    base = next((row.paper for row in rows if row.name == baseline), {})
+def paper_table(rows: Sequence[Row]) -> str:
+    """Render the paper's figures, and its gain beside the one measured here."""
+    metrics = [m for m in METRICS if any(m in row.paper for row in rows)]
     header = ['', *metrics, 'ΔAP in the paper', 'ΔAP here']
     lines = []
     for row in rows:
         if not row.paper:
             continue
-        gain = row.paper['AP'] - base['AP'] if base and row.name != baseline else None
-        lines.append(
-            [
-                row.name,
-                *(f'{row.paper[m]:.1f}' if m in row.paper else '–' for m in metrics),
-                '–' if gain is None else f'{gain:+.1f}',
-                signed(row.differences.get('AP')),
-            ]
-        )
+        gain = '–'
+        if rows[0].paper and row is not rows[0]:
+            gain = f'{row.paper["AP"] - rows[0].paper["AP"]:+.1f}'
+        figures = (f'{row.paper[m]:.1f}' if m in row.paper else '–' for m in metrics)
+        lines.append([row.name, *figures, gain, signed(row.differences.get('AP'))])
     return markdown_table(header, lines)
 
 
-def page(
-    title: str,
-    command: str,
-    notes: Sequence[str],
-    rows: Sequence[Row],
-    baseline: str,
-    picture: Optional[str] = None,
-) -> str:
-    """The study's page in Markdown.
+def paper_figures(table: Table) -> dict[str, dict]:
+    """Return the paper's figures by row name."""
+    rows = json.loads((ROOT / 'configs/paper_tables.json').read_text())
+    known = {(row['table'], row['row']): row['metrics'] for row in rows}
+    return {name: known[key] for name, key in table.paper.items()}
 
-    Args:
-        title: Heading.
-        command: The command that made it.
-        notes: Paragraphs on what was trained and measured.
-        rows: The rows.
-        baseline: Name of the row that the others are compared with.
-        picture: Path of the plot, relative to the page.
 
-    Returns:
-        The text.
-    """
-    parts = [f'# {title}', f'Made by `{command}`.', *notes, values_table(rows)]
+def schedule(model: str, data: str, split: str, epochs: Optional[int] = None) -> str:
+    """Describe in a paragraph what was trained."""
+    cfg = job_config(Job(model, data, 'baseline', 0, split, epochs, Path()))
+    start = 'from scratch'
+    if cfg.pretraining_epochs:
+        start = (
+            'from one baseline per seed, which was itself trained from scratch for '
+            f'{cfg.pretraining_epochs} epochs'
+        )
+    return (
+        f'`tools/dev/study/configs/{model}_{data}.py`: a small model, trained for '
+        f'{cfg.train_cfg.max_epochs} epochs {start}, on one CPU core per run; all rows '
+        f'at equal settings. AP in per cent on the {split} split, means over the seeds.'
+    )
+
+
+def rows_of(origin: Origin, runs: Runs) -> list[Row]:
+    """Summarise a table's runs; the first row is the baseline."""
+    return summarise(runs, next(iter(runs)), paper_figures(TABLES[origin.table]))
+
+
+def page_from_csv(path: Path) -> str:
+    """Render the page of a table from its CSV file, without the runs' folders."""
+    origin, runs = read_csv(path)
+    rows = rows_of(origin, runs)
+    epochs = int(origin.epochs) if origin.epochs else None
+    model = TABLES[origin.table].model
+    parts = [
+        f'# {origin.title}',
+        f'Generated by `{origin.command}`.',
+        schedule(model, origin.data, origin.split, epochs),
+        values_table(rows),
+    ]
     if any(row.differences for row in rows):
         parts += [
-            f'Paired differences to `{baseline}` (same seed: same initial weights of '
-            'what both have, same order of images, same flips), mean and 95 % '
+            f'Paired differences to `{rows[0].name}` (same seed: same initial weights '
+            'of what both have, same order of images, same flips), mean and 95 % '
             't-interval over the seeds that a row shares with it:',
             differences_table(rows),
         ]
-    if picture:
-        parts.append(f'![mean AP, and paired differences by IoU]({picture})')
+    parts.append(f'![mean AP, and paired differences by IoU]({origin.stem}.png)')
     if any(row.paper for row in rows):
         parts += [
-            '**The paper’s figures** (COCO val2017, full-size models; *not run here*):',
-            paper_table(rows, baseline),
+            "**The paper's figures** (COCO val2017, full-size models; *not run here*):",
+            paper_table(rows),
         ]
     return '\n\n'.join(parts) + '\n'
 
@@ -116,7 +164,7 @@ def boxes_page(
     facts: Mapping[str, Mapping[str, float]],
     rows: Sequence[Row],
 ) -> str:
-    """The page on where anchors end up.
+    """Render the page on where anchors end up.
 
     Args:
         title: Heading.
@@ -125,9 +173,6 @@ def boxes_page(
         facts: Detector to fact to a mean over the seeds.
         rows: AP of a detector's first and last boxes; differences are those to the
             first row.
-
-    Returns:
-        The text.
     """
     names = list(next(iter(facts.values())))
     measured = markdown_table(
@@ -136,9 +181,9 @@ def boxes_page(
     )
     parts = [
         f'# {title}',
-        f'Made by `{command}`.',
+        f'Generated by `{command}`.',
         note,
-        'First positives: anchors that the base detector’s assigner calls positive. '
+        "First positives: anchors that are positive for the base detector's assigner. "
         'Second positives: anchors with an IoU of at least 0.6 once refined. IoUs are '
         'times 100.',
         measured,
@@ -150,96 +195,49 @@ def boxes_page(
     return '\n\n'.join(parts) + '\n'
 
 
-def csv_text(runs: Mapping[str, Mapping[int, dict]]) -> str:
-    """Every run as one line: row, seed, metrics, positives by stage."""
+def write_csv(path: Path, origin: Origin, runs: Runs) -> None:
+    """Write one line per run (row, seed, metrics, positives by stage), and the origin.
+
+    The origin precedes the lines as comments.
+    """
     everything = [run for by_seed in runs.values() for run in by_seed.values()]
     metrics = list(dict.fromkeys(m for run in everything for m in run['metrics']))
-    stages = max((len(run['positives']) for run in everything), default=0)
+    stages = max(len(run['positives']) for run in everything)
     out = io.StringIO()
+    for field in fields(origin):
+        out.write(f'# {field.name}: {getattr(origin, field.name)}\n')
     writer = csv.writer(out, lineterminator='\n')
     writer.writerow(['row', 'seed', *metrics, *(f'pos_s{k}' for k in range(stages))])
     for name, by_seed in runs.items():
         for seed, run in sorted(by_seed.items()):
             positives = [f'{value:.1f}' for value in run['positives']]
-            writer.writerow(
-                [
-                    name,
-                    seed,
-                    *(f'{run["metrics"][m]:.3f}' for m in metrics),
-                    *positives,
-                    *[''] * (stages - len(positives)),
-                ]
-            )
-    return out.getvalue()
+            positives += [''] * (stages - len(positives))
+            figures = (f'{run["metrics"][m]:.3f}' for m in metrics)
+            writer.writerow([name, seed, *figures, *positives])
+    path.write_text(out.getvalue(), encoding='utf-8')
 
 
-def draw(
-    runs: Mapping[str, Mapping[int, dict]], rows: Sequence[Row], title: str, path: Path
-) -> None:
-    """Plot every seed's AP, and the paired differences over the IoU threshold.
+def read_csv(path: Path) -> tuple[Origin, Runs]:
+    """Read the origin and the runs that :func:`write_csv` wrote.
 
-    Args:
-        runs: Row name to seed to a run.
-        rows: The summary of ``runs``.
-        title: Title of the picture.
-        path: PNG file to write.
+    Raises:
+        ValueError: If the file does not state its origin.
     """
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot as plt
-
-    # Okabe and Ito's colours: told apart with any colour vision. Where they come
-    # again, the marker is another.
-    palette = ['#555555', '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9']
-    colours = {row.name: palette[i % len(palette)] for i, row in enumerate(rows)}
-    markers = {row.name: 'os^'[i // len(palette) % 3] for i, row in enumerate(rows)}
-    many = len(rows) > 6
-    figure, (left, right) = plt.subplots(
-        1,
-        2,
-        figsize=(13, 5.5) if many else (10, 4.2),
-        layout='constrained',
-        width_ratios=(2, 3),
-    )
-    seeds = sorted({seed for row in rows for seed in row.seeds})
-    for seed in seeds:  # one thin line joins what is paired
-        there = [i for i, row in enumerate(rows) if seed in row.seeds]
-        aps = [runs[rows[i].name][seed]['metrics']['AP'] for i in there]
-        left.plot(there, aps, color='#bbbbbb', lw=0.8, zorder=1)
-        for i, ap in zip(there, aps):
-            name = rows[i].name
-            left.scatter(i, ap, c=colours[name], marker=markers[name], s=16, zorder=2)
-    for i, row in enumerate(rows):
-        left.hlines(row.values['AP'].mean, i - 0.25, i + 0.25, colors='k', lw=2)
-    names = [row.name for row in rows]
-    turned = dict(rotation=60, ha='right', rotation_mode='anchor')
-    left.set_xticks(range(len(rows)), names, **(turned if many else {'rotation': 20}))
-    left.set_xlim(-0.5, len(rows) - 0.5)
-    left.set_ylabel('AP')
-    left.set_title('each seed, and the mean', fontsize=10)
-
-    metrics = ['AP', *(f'AP{iou}' for iou in range(50, 100, 10))]
-    compared = [row for row in rows if row.differences]
-    for i, row in enumerate(compared):
-        shift = min(0.12, 0.7 / len(compared)) * (i - (len(compared) - 1) / 2)
-        found = [row.differences[metric] for metric in metrics]
-        right.errorbar(
-            [k + shift for k in range(len(metrics))],
-            [estimate.mean for estimate in found],
-            yerr=[estimate.half_width or 0 for estimate in found],
-            fmt=markers[row.name],
-            ms=4,
-            capsize=2 if many else 3,
-            color=colours[row.name],
-            label=row.name,
+    lines = path.read_text(encoding='utf-8').splitlines()
+    comments = [line[2:].split(':', 1) for line in lines if line.startswith('# ')]
+    known = {name: value.strip() for name, value in comments}
+    try:
+        origin = Origin(**known)
+    except TypeError as error:
+        raise ValueError(
+            f'{path} was not written by tools/dev/study: {error}'
+        ) from None
+    runs: dict[str, dict[int, dict]] = {}
+    for line in csv.DictReader(lines[len(comments) :]):
+        positives = [v for k, v in line.items() if k.startswith('pos_s') and v]
+        run = dict(
+            metrics={k: float(v) for k, v in line.items() if k.startswith('AP')},
+            positives=[float(value) for value in positives],
         )
-    right.axhline(0, color='k', lw=0.8)
-    right.set_xticks(range(len(metrics)), metrics)
-    right.set_ylabel('difference to the baseline')
-    right.set_title('paired difference, 95 % interval', fontsize=10)
-    if compared:
-        right.legend(fontsize=8, ncols=2 if many else 1)
-    figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+        runs.setdefault(line['row'], {})[int(line['seed'])] = run
+    return origin, runs

@@ -1,4 +1,4 @@
-"""One run of tools/dev/study: train, evaluate, look at the boxes; all resumable."""
+"""One run of the study: train, evaluate, measure the boxes; all of it resumable."""
 
 import hashlib
 import json
@@ -12,26 +12,25 @@ from typing import NamedTuple, Optional
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
 from torch.utils.data import DataLoader
 
-import mmdet_consistent  # noqa: F401  (registers the heads)
-from mmdet_consistent.engine.hooks import ProgressHook
+import mmdet_consistent.additions  # noqa: F401  registers heads and additions
 from mmdet_consistent.utils import atomic
+from tools.dev import ROOT
 
-from . import boxes as study_boxes
-from . import numbers as study
+from .boxes import collect_anchors, facts
+from .hooks import EpochSeedHook, RecordHook
+from .numbers import coco_aps
 from .tables import PRETRAINING, ROWS
 
-TRAINING_IMAGES = 80  # of those that a run has seen, to look at its anchors on
-ROOT = Path(__file__).resolve().parents[3]
-# By the first word of the model's name, which may go on: retinanet_wide.
+TRAINING_IMAGES = 80  # training images on which a run's anchors are measured
+# By the first word of the model's name, as in retinanet_wide.
 HEADS = {'retinanet': 'ConsistentRetinaHead', 'ssd': 'ConsistentSSDHead'}
 
 
 class Job(NamedTuple):
-    """One training: a row of :data:`ROWS`, a seed, and where it is kept."""
+    """One training: a row of :data:`ROWS`, a seed, and the folder of all runs."""
 
     model: str
     data: str
@@ -43,32 +42,17 @@ class Job(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What people read."""
+        """Name for people."""
         return f'{self.data} {self.model} {self.row} seed {self.seed}'
 
     @property
     def folder(self) -> Path:
-        """Where the run is kept."""
+        """Folder of the run."""
         return self.work_dir / f'{self.model}_{self.data}' / self.row / str(self.seed)
 
 
-class EpochSeedHook(Hook):
-    """Starts every epoch's chance from the seed and the epoch's number.
-
-    So flips are the same for every row, whatever chance its model used up while
-    it was built, and a resumed run is the one that was interrupted.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Seed every source of chance."""
-        set_random_seed(1000 * self.seed + runner.epoch)
-
-
 def job_config(job: Job) -> Config:
-    """The row's config."""
+    """Return the config of a run."""
     cfg = Config.fromfile(ROOT / f'tools/dev/study/configs/{job.model}_{job.data}.py')
     epochs = job.epochs or cfg.max_epochs
     if job.row == PRETRAINING:
@@ -78,7 +62,7 @@ def job_config(job: Job) -> Config:
         if 'custom_hooks' in row:
             cfg.custom_hooks = [*cfg.get('custom_hooks', []), *row.pop('custom_hooks')]
         head = cfg.model.bbox_head
-        for name in row:  # not merged with what the config has there
+        for name in row:  # replaces the config's value instead of merging with it
             head.pop(name, None)
         head.update(type=HEADS[job.model.split('_')[0]], **row)
     cfg.merge_from_dict(
@@ -93,10 +77,10 @@ def job_config(job: Job) -> Config:
 
 
 def initial_weights(job: Job) -> Path:
-    """Weights from which every row of this seed starts.
+    """Return the weights from which every row of this seed starts.
 
-    The baseline after its pretraining; without pretraining, or for the pretraining
-    itself: the baseline as it is initialised.
+    These are the pretrained baseline's; without pretraining, or for the pretraining
+    itself, those of the freshly initialised baseline.
     """
     if job_config(job).pretraining_epochs and job.row != PRETRAINING:
         return weights_of(pretraining(job))
@@ -112,7 +96,7 @@ def initial_weights(job: Job) -> Path:
 
 
 def save_weights(weights: dict, path: Path) -> None:
-    """Write beside, then rename."""
+    """Write weights as a whole; several processes may write the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f'.{os.getpid()}')
     torch.save(weights, partial)
@@ -120,89 +104,88 @@ def save_weights(weights: dict, path: Path) -> None:
 
 
 def pretraining(job: Job) -> Job:
-    """The training that all rows of this model, data and seed go on from."""
+    """Return the training from which all rows of this model, data and seed start."""
     return job._replace(row=PRETRAINING, split='', epochs=None)
 
 
-def goes_on_from(job: Job) -> Optional[Job]:
-    """The run that has to be done before this one, if any."""
+def prerequisite(job: Job) -> Optional[Job]:
+    """Return the run that must be done before this one, if any."""
     if job.row != PRETRAINING and job_config(job).pretraining_epochs:
         return pretraining(job)
     return None
 
 
 def weights_of(job: Job) -> Path:
-    """Weights of a finished training."""
+    """Return the file of a finished training's weights."""
     return job.folder / 'weights.pth'
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write beside, then rename."""
+    """Write a JSON file as a whole."""
     atomic.write(path, json.dumps(content, indent=1).encode())
 
 
 def recipe(job: Job) -> str:
-    """A fingerprint of all settings of a run, those of what was before it included."""
+    """Return a fingerprint of all settings of a run and of its prerequisite."""
     text = json.dumps(job_config(job).to_dict(), sort_keys=True)
-    before = goes_on_from(job)
+    before = prerequisite(job)
     if before:
         text += recipe(before)
     return hashlib.sha1(text.encode()).hexdigest()
 
 
 def same_recipe(job: Job) -> bool:
-    """Whether what is kept of the run was made with today's settings."""
+    """Return whether the stored run was made with today's settings."""
     path = job.folder / 'recipe.json'
     return path.is_file() and json.loads(path.read_text()) == dict(recipe=recipe(job))
 
 
 def finished(job: Job) -> Optional[dict]:
-    """The record of a run that is done."""
+    """Return the record of a run if it is done."""
     path = job.folder / f'{job.split}.json'
     return json.loads(path.read_text()) if path.is_file() and same_recipe(job) else None
 
 
 def train(job: Job) -> dict:
-    """Train, or go on, unless it is done; return positives and time."""
+    """Train or resume, unless it is done; return positives and time."""
     record = job.folder / 'trained.json'
     if record.is_file() and same_recipe(job):
         return json.loads(record.read_text())
     if not same_recipe(job):
-        shutil.rmtree(job.folder, ignore_errors=True)  # of no use to this setting
+        shutil.rmtree(job.folder, ignore_errors=True)  # made with other settings
     job.folder.mkdir(parents=True, exist_ok=True)
     write_json(job.folder / 'recipe.json', dict(recipe=recipe(job)))
     cfg = quiet_config(job)
     cfg.test_dataloader = cfg.val_dataloader = None
     last = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
     if last and Path(last).name == f'epoch_{cfg.train_cfg.max_epochs}.pth':
-        # It ended before its positives were noted: cheaper again than guessed.
+        # It was interrupted before its positives were saved, so they are unknown.
         shutil.rmtree(cfg.work_dir)
         last = None
     cfg.resume = last is not None
     cfg.load_from = last or str(initial_weights(job))
     runner = Runner.from_cfg(cfg)
-    with open(job.folder / 'progress.txt', 'a', buffering=1) as log:
-        progress = ProgressHook(job.name, stream=log)
-        runner.register_hook(EpochSeedHook(job.seed))
-        runner.register_hook(progress, priority='LOW')
-        runner.train()
+    record_hook = RecordHook(job.folder / 'progress.txt')
+    runner.register_hook(EpochSeedHook(job.seed))
+    runner.register_hook(record_hook, priority='LOW')
+    runner.train()
     save_weights(runner.model.state_dict(), weights_of(job))
     steps = len(runner.train_dataloader)
     batch = cfg.train_dataloader.batch_size
     trained = dict(
         positives=[
             statistics.mean(values[-steps:]) / batch
-            for values in progress.num_pos.values()
+            for values in record_hook.num_pos.values()
         ],
-        step_seconds=statistics.median(progress.step_seconds),
+        step_seconds=statistics.median(record_hook.step_seconds),
     )
     write_json(record, trained)
-    shutil.rmtree(cfg.work_dir)  # the optimiser's state is of no more use
+    shutil.rmtree(cfg.work_dir)  # the optimizer's state is no longer needed
     return trained
 
 
 def run_job(job: Job) -> dict:
-    """Train and evaluate, as far as it isn't done; return the run's record."""
+    """Train and evaluate what is not done yet; return the run's record."""
     known = finished(job)
     if known:
         return known
@@ -214,7 +197,7 @@ def run_job(job: Job) -> dict:
 
 
 def trained_runner(job: Job) -> Runner:
-    """A runner with the run's weights, ready to test on the job's split."""
+    """Return a runner with the run's weights that tests on the job's split."""
     cfg = quiet_config(job)
     cfg.load_from = str(weights_of(job))
     cfg.test_dataloader = job_config(job)[f'{job.split}_dataloader']
@@ -231,35 +214,35 @@ def trained_runner(job: Job) -> Runner:
 
 
 def annotations(job: Job) -> Path:
-    """Ground truth of the job's split."""
+    """Return the annotation file of the job's split."""
     return Path(job_config(job).data_root) / f'annotations/{job.split}.json'
 
 
 def evaluate(runner: Runner, job: Job, name: str) -> dict:
-    """AP of the runner's model on the job's split."""
+    """Return the AP of the runner's model on the job's split."""
     runner.test_evaluator.metrics[0].outfile_prefix = str(job.folder / name)
     runner.test()
-    return study.coco_aps(annotations(job), job.folder / f'{name}.bbox.json')
+    return coco_aps(annotations(job), job.folder / f'{name}.bbox.json')
 
 
-def explain(job: Job) -> dict:
-    """Where the run's anchors end up, and the AP of its first step's boxes."""
+def measure_boxes(job: Job) -> dict:
+    """Measure where the run's anchors end up, and the AP of its first step's boxes."""
     path = job.folder / f'anchors_{job.split}.json'
     if path.is_file() and same_recipe(job):
         return json.loads(path.read_text())
     train(job)
     runner = trained_runner(job)
     final = evaluate(runner, job, job.split)
-    anchors = study_boxes.collect_anchors(runner.model, runner.test_dataloader)
-    seen = study_boxes.collect_anchors(runner.model, training_images(job))
+    anchors = collect_anchors(runner.model, runner.test_dataloader)
+    seen = collect_anchors(runner.model, training_images(job))
     first = final
     coder = runner.model.bbox_head.bbox_coder
     if hasattr(coder, 'stages'):
         coder.stages = coder.stages[:1]
         first = evaluate(runner, job, f'first_{job.split}')
     result = dict(
-        facts=study_boxes.facts(anchors),
-        facts_train=study_boxes.facts(seen),
+        facts=facts(anchors),
+        facts_train=facts(seen),
         first=first,
         final=final,
     )
@@ -268,7 +251,7 @@ def explain(job: Job) -> dict:
 
 
 def training_images(job: Job) -> DataLoader:
-    """The first images that the run was trained on, as they are in a test."""
+    """Return a loader of the first training images, prepared as in a test."""
     cfg = job_config(job)
     loader = cfg.train_dataloader
     loader.sampler.shuffle = loader.drop_last = False
@@ -277,7 +260,7 @@ def training_images(job: Job) -> DataLoader:
 
 
 def quiet_config(job: Job) -> Config:
-    """The row's config with seed, folder and as little chatter as there can be."""
+    """Return the run's config with seed, folder and as little output as possible."""
     cfg = job_config(job)
     cfg.work_dir = str(job.folder / 'run')
     cfg.log_level = 'ERROR'

@@ -1,4 +1,4 @@
-# The synthetic occlusion set; tools/dev/study makes it where it is missing.
+# The synthetic occlusion set; tools/dev/study builds it if it is missing.
 _base_ = ['./_base_study.py']
 
 classes = ('disc', 'box', 'triangle', 'cross')

@@ -1,5 +1,5 @@
-# What all models and data of the study share: images in memory, from scratch, and
-# a schedule short enough for one CPU core.
+# Shared by all models and data of the study: images in memory, training from scratch,
+# and a schedule short enough for one CPU core.
 custom_imports = dict(imports=['mmdet_consistent', 'tools.dev.study.cached_transforms'])
 default_scope = 'mmdet'
 
@@ -38,8 +38,8 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-# Every row of a seed goes on from the same baseline, trained for pretraining_epochs
-# by the same schedule; then each trains for max_epochs. 0: from scratch.
+# Every row of a seed starts from the same baseline, trained for pretraining_epochs by
+# the same schedule, and trains for max_epochs. With 0, rows start from scratch.
 pretraining_epochs = 12
 max_epochs = 8
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs)

@@ -1,4 +1,4 @@
-# No pretraining: the second labels are made from boxes that are still poor.
+# No pretraining: the second labels come from boxes that are still inaccurate.
 _base_ = './retinanet_bccd.py'
 pretraining_epochs = 0
 max_epochs = 12

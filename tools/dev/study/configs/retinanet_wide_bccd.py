@@ -1,5 +1,5 @@
-# Twice the channels from the FPN on, and RetinaNet's own four convolutions a tower:
-# is the small head the reason?
+# Twice the channels from the FPN on, and RetinaNet's own four convolutions per tower,
+# to see whether the small head limits the result.
 _base_ = './retinanet_bccd.py'
 model = dict(
     neck=dict(out_channels=64),

@@ -1,6 +1,11 @@
-from mmdet_consistent.utils.timing import Summary
+"""Measurements made up for the benchmark's tests."""
+
+from dataclasses import asdict
+
+import pandas as pd
+
 from tools.dev.benchmark.cases import Case
-from tools.dev.benchmark.results import MEMORY, Row
+from tools.dev.benchmark.results import COLUMNS, MEMORY, RATIO, VALUE
 
 
 def row(
@@ -9,34 +14,36 @@ def row(
     ratio=0.4,
     spread=0.0,
     value=0.1,
-    groups=('head_loss',),
+    groups='head_loss',
     repetitions=9,
     anchors=1000,
     **case,
 ):
-    """A row whose quartiles lie ``spread`` (a fraction) around the medians."""
-
-    def around(x):
-        return Summary(x, x * (1 - spread), x * (1 + spread))
-
-    return Row(
-        case=Case(**case),
+    """Return a row whose quartiles lie ``spread`` (a fraction) around the medians."""
+    around = 1.0, 1 - spread, 1 + spread
+    return dict(
+        asdict(Case(**case)),
         groups=groups,
+        anchors=anchors,
         contender=contender,
         part=part,
         unit='MB' if part == MEMORY else 's',
-        value=around(value),
-        ratio=around(ratio),
         repetitions=repetitions,
-        anchors=anchors,
+        **dict(zip(VALUE, (value * x for x in around))),
+        **dict(zip(RATIO, (ratio * x for x in around))),
     )
 
 
+def table(*rows):
+    """Return a table of rows."""
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
 def growing(dimension, sizes, seconds, megabytes, contender='consistent'):
-    """The rows of one growth series; ``anchors`` is set apart from the case."""
+    """Return the rows of one growth series; ``anchors`` is set apart from the case."""
     rows = []
     for size, time, memory in zip(sizes, seconds, megabytes):
-        options = dict(groups=(f'growth:{dimension}',), contender=contender)
+        options = dict(groups=f'growth:{dimension}', contender=contender)
         if dimension == 'anchors':
             options.update(anchors=size, height=size, width=size)
         else:
