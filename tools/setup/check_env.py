@@ -249,7 +249,7 @@ def stamp(args: argparse.Namespace) -> int:
     return 0
 
 
-def conflicts(args: argparse.Namespace) -> int:
+def conflicts(args: argparse.Namespace) -> int:  # noqa: C901
     """Say which installed packages cannot be worked with."""
     pkg = packaging()
     python = shlex.quote(sys.executable)
