@@ -1,13 +1,12 @@
 """Prior anchors, kept from one training step to the next, and refined anchors."""
 
-from collections.abc import Callable, Hashable, Sequence
-from functools import partial
-from typing import Any, Union
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from mmdet.models.task_modules.coders import BaseBBoxCoder
 from mmdet.models.task_modules.prior_generators import anchor_inside_flags
-from mmdet.structures.bbox import cat_boxes, get_box_tensor
+from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
 
@@ -37,52 +36,6 @@ class ShapeCache:
 
     def __reduce__(self) -> tuple:
         return ShapeCache, (self.capacity,)
-
-
-class AnchorCache:
-    """Grid anchors by feature-map sizes, and valid flags by padded image size.
-
-    A batch of differently padded images shares its anchors, and each image finds its
-    own flags. One entry takes 16 bytes per anchor, or 1 byte per flag.
-    """
-
-    def __init__(self) -> None:
-        self._anchors = ShapeCache(16)
-        self._flags = ShapeCache(64)
-
-    def get(
-        self,
-        generate: Callable[..., tuple[list, list]],
-        featmap_sizes: Sequence[tuple],
-        batch_img_metas: list[dict],
-        device: Union[torch.device, str],
-    ) -> tuple[list, list]:
-        """Return what mmdet's ``get_anchors`` returns, in fresh lists.
-
-        Args:
-            generate: The base head's ``get_anchors``.
-            featmap_sizes: (H, W) of each level.
-            batch_img_metas: ``pad_shape`` of each image.
-            device: Device of the anchors.
-        """
-        key = (
-            tuple(tuple(size) for size in featmap_sizes),
-            str(device),
-            torch.is_inference_mode_enabled(),
-        )
-
-        def anchors() -> list:
-            return generate(featmap_sizes, batch_img_metas[:1], device=device)[0][0]
-
-        def flags(meta: dict) -> list:
-            return generate(featmap_sizes, [meta], device=device)[1][0]
-
-        by_level = self._anchors.get(key, anchors)
-        # Each image gets lists of its own: some heads write into them.
-        return [list(by_level) for _ in batch_img_metas], [
-            list(self._flags.get((*key, *meta['pad_shape'][:2]), partial(flags, meta)))
-            for meta in batch_img_metas
-        ]
 
 
 def inside_flags(
@@ -117,11 +70,6 @@ def inside_flags(
             'generator smaller anchors'
         )
     return valid
-
-
-def grid_boxes(anchors: list) -> Tensor:
-    """Join the anchors of all levels: (A, 4), float32, xyxy in pixels."""
-    return get_box_tensor(cat_boxes(anchors)).float()
 
 
 @torch.no_grad()

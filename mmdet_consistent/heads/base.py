@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import torch
 from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.registry import TASK_UTILS
+from mmdet.structures.bbox import cat_boxes, get_box_tensor
 from mmdet.utils import InstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..task_modules import ChainedBBoxCoder, SecondPassAssigner
 from .addition import Addition
-from .anchors import AnchorCache, grid_boxes, inside_flags
+from .anchors import ShapeCache, inside_flags
 from .box_loss import BoxLoss
 from .box_output import BoxLayout, StagedConv2d, reset_later_outputs
 from .cls_loss import label_set_losses
@@ -211,9 +212,26 @@ class ConsistentBase(Base):
         batch_img_metas: list[dict],
         device: Union[torch.device, str] = 'cuda',
     ) -> tuple[list, list]:
-        """Return the base head's anchors and valid flags, cached by their shapes."""
-        cache = self.__dict__.setdefault('_anchor_cache', AnchorCache())
-        return cache.get(super().get_anchors, featmap_sizes, batch_img_metas, device)
+        """Return the base head's anchors and valid flags, cached by their shapes.
+
+        A batch of differently padded images shares its anchors, and each image finds
+        its own flags.
+        """
+        generate = partial(super().get_anchors, featmap_sizes, device=device)
+        cache = self.__dict__.setdefault('_anchor_cache', ShapeCache(32))
+        mode = torch.is_inference_mode_enabled()
+        key = (tuple(map(tuple, featmap_sizes)), str(device), mode)
+
+        def flags_of(meta: dict) -> list:
+            return generate([meta])[1][0]
+
+        anchors = cache.get(key, lambda: generate(batch_img_metas[:1])[0][0])
+        flags = [
+            cache.get((*key, *meta['pad_shape'][:2]), partial(flags_of, meta))
+            for meta in batch_img_metas
+        ]
+        # Each image gets lists of its own: some heads write into them.
+        return [list(anchors) for _ in flags], [list(levels) for levels in flags]
 
     def prior_anchors(
         self, cls_scores: list[Tensor], batch_img_metas: list[dict]
@@ -226,7 +244,7 @@ class ConsistentBase(Base):
         sizes = [scores.shape[-2:] for scores in cls_scores]
         device = cls_scores[0].device
         anchors, flags = self.get_anchors(sizes, batch_img_metas, device=device)
-        boxes = grid_boxes(anchors[0])
+        boxes = get_box_tensor(cat_boxes(anchors[0])).float()
         border = self.train_cfg['allowed_border']
         return boxes[None], inside_flags(boxes, flags, batch_img_metas, border)
 
