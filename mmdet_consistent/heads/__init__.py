@@ -1,7 +1,7 @@
 """Detection heads trained by consistent optimization."""
 
 from .consistent_mixin import ConsistentMixin
-from .other import make_consistent
+from .other import GenericStages, make_consistent
 from .retina_head import ConsistentRetinaHead
 from .ssd_head import ConsistentSSDHead
 
@@ -9,5 +9,6 @@ __all__ = [
     'ConsistentMixin',
     'ConsistentRetinaHead',
     'ConsistentSSDHead',
+    'GenericStages',
     'make_consistent',
 ]

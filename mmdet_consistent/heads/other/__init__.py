@@ -1,5 +1,6 @@
 """Consistent versions of heads other than RetinaNet's and SSD's."""
 
+from .generic import GenericStages
 from .make_consistent import make_consistent
 
-__all__ = ['make_consistent']
+__all__ = ['GenericStages', 'make_consistent']

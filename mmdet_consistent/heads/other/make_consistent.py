@@ -81,6 +81,8 @@ def _derive(
     """Derive a class from a head and the later stages of its family."""
 
     def reduce(self: nn.Module, protocol: int) -> tuple:
+        if type(self).__reduce_ex__ is not vars(type(self)).get('__reduce_ex__'):
+            return nn.Module.__reduce_ex__(self, protocol)  # of a user's subclass
         # Pickled by the head's class, since another process has not made this one.
         return _new, (head, box_outputs), self.__dict__
 

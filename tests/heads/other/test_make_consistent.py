@@ -1,5 +1,6 @@
 """Consistent versions of a user's own head, and refusals."""
 
+import copy
 import pickle
 import subprocess
 import sys
@@ -100,6 +101,17 @@ def test_make_consistent_derives_one_class_from_head_and_family():
         assert made.__bases__ == (family, own)
         assert made.__name__ == 'ConsistentOwnHead'
     assert make_consistent(ATSSHead, ['a', 'b']).box_outputs == ('a', 'b')
+
+
+def test_deepcopy_of_a_subclass_of_a_made_class_keeps_the_subclass():
+    class Own(make_consistent(MyHead, ('my_deltas',))):
+        pass
+
+    MODELS.register_module(module=Own, force=True)
+    head = build_head('Own')
+    twin = copy.deepcopy(head)
+    assert type(twin) is Own
+    assert torch.equal(twin.my_deltas.weight, head.my_deltas.weight)
 
 
 def test_head_of_a_made_class_unpickles_in_a_process_that_has_not_made_it(tmp_path):
