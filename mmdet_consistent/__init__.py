@@ -4,6 +4,7 @@ Importing the package registers its heads and task modules with mmdet, so one
 ``custom_imports = dict(imports=['mmdet_consistent'])`` in a config is enough.
 """
 
+from . import ops as ops  # before anything of mmdet's: see there
 from .additions import (
     Addition,
     AlignedFeatures,
