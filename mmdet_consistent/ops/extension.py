@@ -21,6 +21,10 @@ from mmdet_consistent.ops.deform import (
     modulated_deform_conv_backward,
     modulated_deform_conv_forward,
 )
+from mmdet_consistent.ops.deform_roi_pool import (
+    deform_roi_pool_backward,
+    deform_roi_pool_forward,
+)
 from mmdet_consistent.ops.focal import (
     sigmoid_focal_loss_backward,
     sigmoid_focal_loss_forward,
@@ -37,12 +41,7 @@ from mmdet_consistent.ops.norm import (
     sync_bn_forward_var,
 )
 from mmdet_consistent.ops.overlaps import bbox_overlaps
-from mmdet_consistent.ops.roi_align import (
-    deform_roi_pool_backward,
-    deform_roi_pool_forward,
-    roi_align_backward,
-    roi_align_forward,
-)
+from mmdet_consistent.ops.roi_align import roi_align_backward, roi_align_forward
 from mmdet_consistent.ops.roi_pool import roi_pool_backward, roi_pool_forward
 
 __all__ = [
