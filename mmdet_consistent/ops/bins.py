@@ -84,6 +84,8 @@ def _by_samples(sizes: Tensor, ratio: int) -> Iterator[tuple[int, int, Tensor]]:
         sizes: (R, 2), height and width of the RoIs' bins.
         ratio: Samples per axis; 0: one per pixel, which leaves out empty RoIs.
     """
+    if len(sizes) == 0:
+        return
     if ratio > 0:
         yield ratio, ratio, torch.arange(len(sizes), device=sizes.device)
         return
