@@ -1,7 +1,8 @@
-"""Run one of our tools, wherever the package is installed.
+"""Run one of our tools, wherever the package is installed, or any other script.
 
 python -m mmdet_consistent                      # which tools there are
 python -m mmdet_consistent train CONFIG --amp   # tools/train.py CONFIG --amp
+python -m mmdet_consistent PATH/test.py CONFIG  # e.g. mmdet's, with our operators
 """
 
 import ast
@@ -29,6 +30,9 @@ def main() -> None:
             text = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))
             print(f'  {tool:14} {(text or "").splitlines()[0]}')
         return
+    script = Path(name)
+    if name not in known and script.suffix == '.py' and script.is_file():
+        known[name] = script
     if name not in known:
         sys.exit(
             f'there is no tool {name!r} here; there are {", ".join(known)} (in a '

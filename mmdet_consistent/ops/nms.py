@@ -192,7 +192,9 @@ def softnms(
     for place in range(num):
         if place >= len(index):
             break
-        best = place + int(table[5, place:].numpy().argmax())
+        left = table[5, place:].numpy()
+        # In mmcv's loop no score is greater than NaN, and NaN than none.
+        best = place if np.isnan(left[0]) else place + int(np.nanargmax(left))
         if best != place:
             table[:, [place, best]] = table[:, [best, place]]
             index[[place, best]] = index[[best, place]]
