@@ -9,6 +9,7 @@ import ast
 import runpy
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from .utils.configs import config_root
 
@@ -18,6 +19,21 @@ def tools() -> dict[str, Path]:
     folder = config_root().parent / 'tools'
     files = sorted(folder.glob('*.py'))
     return {p.stem: p for p in files if '__main__' in p.read_text(encoding='utf-8')}
+
+
+def run_script(path: Path, argv: list[str]) -> None:
+    """Run a script that does not import this package as if it did, first of all.
+
+    Processes that it spawns do not run it again, which they would before they could
+    import anything else.
+    """
+    module = ModuleType('__main__')
+    module.__spec__ = sys.modules['__main__'].__spec__
+    module.__file__ = str(path)
+    sys.modules['__main__'] = module
+    sys.argv = argv
+    sys.path[0] = str(path.parent)
+    exec(compile(path.read_bytes(), str(path), 'exec'), module.__dict__)
 
 
 def main() -> None:
@@ -30,9 +46,9 @@ def main() -> None:
             text = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))
             print(f'  {tool:14} {(text or "").splitlines()[0]}')
         return
-    script = Path(name)
-    if name not in known and script.suffix == '.py' and script.is_file():
-        known[name] = script
+    if name not in known and name.endswith('.py') and Path(name).is_file():
+        run_script(Path(name), sys.argv[1:])
+        return
     if name not in known:
         sys.exit(
             f'there is no tool {name!r} here; there are {", ".join(known)} (in a '
