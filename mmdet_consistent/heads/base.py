@@ -1,4 +1,4 @@
-"""How a consistent head extends its base head: building, outputs, inference."""
+"""Building, outputs and inference of a consistent head."""
 
 import inspect
 from collections.abc import Sequence
@@ -75,28 +75,21 @@ class ConsistentBase(Base):
         return loss_of_later_stage(self.loss_cls), loss_of_later_stage(self.loss_bbox)
 
     def label_losses(
-        self,
-        levels: list[Tensor],
-        stages: list[Stage],
-        targets: dict[int, StageTargets],
+        self, levels: list[Tensor], stages: list[Stage], targets: list[StageTargets]
     ) -> list[Tensor]:
         """Compute L_cls(c, labels of Aᵏ) / N of one output c under several label sets.
 
         Args:
             levels: c, levels of (N, A·C, H, W), any floating dtype.
             stages: Stages that supply the labels.
-            targets: Targets by stage.
+            targets: Targets of these stages.
 
         Returns:
             One scalar per stage.
         """
-        return label_set_losses(
-            [stage.loss_cls for stage in stages],
-            levels,
-            self.cls_out_channels,
-            [targets[stage.index] for stage in stages],
-            self.select_rows,
-        )
+        losses = [stage.loss_cls for stage in stages]
+        channels, select = self.cls_out_channels, self.select_rows
+        return label_set_losses(losses, levels, channels, targets, select)
 
     def uses_decoded_boxes(self) -> bool:
         """Return whether the box loss compares boxes in pixels instead of deltas."""

@@ -87,41 +87,35 @@ def label_set_losses(
 
 
 def mined_label_set_losses(
-    levels: list[Tensor],
-    num_classes: int,
-    neg_pos_ratio: float,
-    targets: Sequence[StageTargets],
-    select_rows: Optional[bool] = None,
+    head: Any, levels: list[Tensor], targets: Sequence[StageTargets]
 ) -> list[Tensor]:
     """Compute SSD's softmax loss under several label sets.
 
     Hard negatives are mined per label set, by the loss under that set's labels.
 
     Args:
-        levels: Logits of each level, (N, A·(C + 1), H, W); the last one is background.
-        num_classes: C.
-        neg_pos_ratio: Negatives kept per positive of the same image.
+        head: The consistent head, for its number of classes and ``train_cfg``.
+        levels: Logits of each level, (N, A·(C + 1), H, W), background last.
         targets: Targets of each label set.
-        select_rows: See :func:`mined_losses`.
 
     Returns:
         One scalar per label set, divided by its ``cls_avg_factor``.
     """
     if not targets:
         return []
-    labels, channels = _stack(targets, 'labels'), num_classes + 1
+    labels, channels = _stack(targets, 'labels'), head.num_classes + 1
     rows = softmax_losses(
         [class_rows(scores, channels) for scores in levels],
         split_levels(labels, levels, channels),
-        select_rows,
+        head.select_rows,
     )
     losses = [mmdet_order(x, scores) for x, scores in zip(rows, levels)]
     sums = mined_losses(
         torch.cat(losses, dim=2) * _stack(targets, 'label_weights'),
-        labels < num_classes,
-        labels == num_classes,
-        neg_pos_ratio,
-        select_rows,
+        labels < head.num_classes,
+        labels == head.num_classes,
+        head.train_cfg['neg_pos_ratio'],
+        head.select_rows,
     )
     return [value / target.cls_avg_factor for value, target in zip(sums, targets)]
 
