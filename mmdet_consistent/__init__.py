@@ -5,7 +5,6 @@ Importing the package registers its heads and task modules with mmdet, so one
 """
 
 from .datasets import CheckedCocoDataset, CheckedVOCDataset, CheckedXMLDataset
-from .engine import compat
 from .engine.hooks import (
     ConfigCheckHook,
     ConsistencyHook,
@@ -23,10 +22,10 @@ from .heads import (
     make_consistent,
 )
 from .task_modules import ChainedBBoxCoder, SecondPassAssigner
-from .utils.configs import config_path, config_root
+from .utils.configs import config_path, config_root, install_prefix
 from .version import __version__
 
-compat.apply()
+install_prefix()
 
 __all__ = [
     'ChainedBBoxCoder',

@@ -25,6 +25,7 @@ from mmdet_consistent.analysis.docs import write_docs
 from mmdet_consistent.analysis.ground_truth import GroundTruth
 from mmdet_consistent.analysis.output import write_analysis, write_coco_results
 from mmdet_consistent.analysis.summary import Model
+from mmdet_consistent.engine import make_safe
 from mmdet_consistent.engine.launch import load_config
 
 
@@ -123,6 +124,7 @@ def collect(args: argparse.Namespace) -> tuple[list[Model], GroundTruth]:
 
 def main() -> None:
     args = parse_args()
+    make_safe()
     # The libraries' chatter would break the progress bar.
     warnings.filterwarnings('ignore')
     MMLogger.get_instance('mmengine', log_level='ERROR').setLevel(logging.ERROR)

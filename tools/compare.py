@@ -16,8 +16,9 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from mmdet_consistent.engine import make_safe
 from mmdet_consistent.engine.launch import explained, load_config
-from mmdet_consistent.engine.safety import add_hooks, add_import
+from mmdet_consistent.engine.safeguards import add_hooks, add_import
 from mmdet_consistent.utils.atomic import write
 from mmdet_consistent.utils.errors import ConfigError
 from mmdet_consistent.utils.tables import markdown_table
@@ -157,6 +158,7 @@ def compare(args: argparse.Namespace) -> str:
 
 def main() -> None:
     args = parse_args()
+    make_safe()
     with explained():
         text = compare(args)
     print(f'\n{text}')

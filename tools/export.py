@@ -15,6 +15,7 @@ from pathlib import Path
 from mmdet.apis import init_detector
 from mmengine.config import Config, DictAction
 
+from mmdet_consistent.engine import make_safe
 from mmdet_consistent.engine.launch import explained
 from mmdet_consistent.export import export_onnx
 from mmdet_consistent.utils.errors import ConfigError
@@ -66,6 +67,7 @@ def test_resize(cfg: Config) -> dict:
 
 def main() -> None:
     args = parse_args()
+    make_safe()
     with explained():
         cfg = Config.fromfile(args.config)
         if args.cfg_options:

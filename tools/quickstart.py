@@ -22,6 +22,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import mmdet_consistent
+from mmdet_consistent.engine import make_safe
 from mmdet_consistent.engine.hooks import ProgressHook
 from mmdet_consistent.utils import atomic
 from mmdet_consistent.utils.tables import draw_side_by_side, markdown_table
@@ -210,6 +211,7 @@ def write_docs(text: str, note: str, picture: Path) -> None:
 
 def main() -> None:
     args = parse_args()
+    make_safe()
     # A first run should show its progress, not the stack's deprecations.
     warnings.filterwarnings('ignore')
     os.chdir(ROOT)

@@ -13,8 +13,9 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import ConfigDict, DictAction
 from mmengine.runner import Runner
 
+from mmdet_consistent.engine import make_safe
 from mmdet_consistent.engine.launch import explained, load_config
-from mmdet_consistent.engine.safety import add_hooks, add_import
+from mmdet_consistent.engine.safeguards import add_hooks, add_import
 
 
 def parse_args() -> argparse.Namespace:
@@ -83,6 +84,7 @@ def use_tta(cfg: ConfigDict) -> None:
 
 def test() -> None:
     args = parse_args()
+    make_safe()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)

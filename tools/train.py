@@ -14,8 +14,9 @@ import torch
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 
+from mmdet_consistent.engine import make_safe
 from mmdet_consistent.engine.launch import explained, load_config
-from mmdet_consistent.engine.safety import make_safe
+from mmdet_consistent.engine.safeguards import add_safeguards
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,6 +59,7 @@ def parse_args() -> argparse.Namespace:
 
 def train() -> None:
     args = parse_args()
+    make_safe()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
     if args.amp:
@@ -78,7 +80,7 @@ def train() -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    make_safe(cfg, args.bad_data, args.check_images)
+    add_safeguards(cfg, args.bad_data, args.check_images)
     Runner.from_cfg(cfg).train()
 
 

@@ -6,13 +6,8 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional, Union
-from urllib.parse import urlparse
 
-import torch
-from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
-from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from ..utils.errors import UserError
 from .restricted_pickle import HAS_ALLOW_LIST, torch_load
@@ -111,43 +106,6 @@ def check_resumable(checkpoint: dict, path: Union[str, Path]) -> None:
             f'{path} has no {", ".join(absent)}: training cannot go on from it. To '
             'start a new training with its weights, set load_from and leave resume out'
         )
-
-
-def install_loaders() -> None:
-    """Make mmengine load local and downloaded files by :func:`load`."""
-    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
-    CheckpointLoader.register_scheme(
-        prefixes=('http://', 'https://'), loader=load_from_http, force=True
-    )
-    # torchvision:// and open-mmlab:// call it by this name.
-    mmengine_checkpoint.load_from_http = load_from_http
-
-
-def load_from_local(filename: str, map_location: Any = None) -> dict:
-    """Load a file for mmengine, which logs this name from the tenth letter on."""
-    return load(filename, map_location)
-
-
-def load_from_http(
-    filename: str,
-    map_location: Any = None,
-    model_dir: Optional[str] = None,
-    progress: bool = True,
-) -> dict:
-    """Load from an address for mmengine: rank 0 downloads, all read its copy."""
-
-    def fetch() -> dict:
-        # torch.hub.load_state_dict_from_url would load it in its own way.
-        folder = Path(model_dir or Path(torch.hub.get_dir()) / 'checkpoints')
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / Path(urlparse(filename).path).name
-        if not path.is_file():
-            torch.hub.download_url_to_file(filename, str(path), progress=progress)
-        return load(path, map_location)
-
-    checkpoint = fetch() if get_rank() == 0 else None
-    barrier()
-    return fetch() if checkpoint is None else checkpoint
 
 
 def _verify_checksums(path: Path, name: str) -> None:

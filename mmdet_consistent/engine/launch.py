@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 from ..utils.errors import UserError
-from .safety import check_names
+from .safeguards import check_names
 
 
 def load_config(

@@ -17,6 +17,8 @@ from .variants import LaterTower, stack_deltas
 class SSDStages(ConsistentMixin):
     """Later stages of :class:`mmdet.models.dense_heads.SSDHead` and its kin."""
 
+    loss_cls = None  # mmdet 3.2 and 3.3 read it to predict, and SSDHead has none
+
     def _box_outputs(self) -> list[tuple[nn.Module, str]]:
         return [(layers, str(len(layers) - 1)) for layers in self.reg_convs]
 

@@ -6,6 +6,7 @@ from typing import Optional
 
 import mmengine.hub.hub
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PREFIX = 'mmdet_consistent::'
@@ -80,6 +81,7 @@ def install_prefix() -> None:
             )
         return Config.fromfile(config_path(cfg_path[len(PREFIX) :]))
 
+    MODULE2PACKAGE.setdefault('mmdet_consistent', 'mmdet_consistent')
     get_cfg_path.knows_mmdet_consistent = True
     Config._get_cfg_path = staticmethod(get_cfg_path)
     mmengine.hub.hub.get_config = mmengine.hub.get_config = get_config

@@ -6,12 +6,12 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from test_detector import ROOT, tiny_config
 
-from mmdet_consistent.engine.hooks import ConsistencyHook
-from mmdet_consistent.engine.hooks.consistency import (
+from mmdet_consistent.analysis.consistency import (
     agreement,
     anchor_labels,
     assigner_of,
 )
+from mmdet_consistent.engine.hooks import ConsistencyHook
 from mmdet_consistent.task_modules import SecondPassAssigner
 
 

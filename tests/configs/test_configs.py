@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.structures import InstanceData
 
-import mmdet_consistent  # noqa: F401
+import mmdet_consistent.engine.safe  # noqa: F401  lets mmdet's SSD predict
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'

@@ -16,7 +16,7 @@ from mmdet_consistent.datasets.check import (
 )
 from mmdet_consistent.datasets.check_image import check_image
 from mmdet_consistent.datasets.problems import IMAGE, KEPT, OBJECT, DataError, check_box
-from tests.datasets import bad_data
+from tests.support import bad_data
 
 ROOT = Path(__file__).resolve().parents[2]
 BOXES = [

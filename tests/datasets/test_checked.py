@@ -8,7 +8,7 @@ from mmdet.utils import register_all_modules
 
 from mmdet_consistent import CheckedCocoDataset
 from mmdet_consistent.datasets.problems import DataError
-from tests.datasets import bad_data
+from tests.support import bad_data
 
 register_all_modules()
 PIPELINE = [

@@ -12,8 +12,8 @@ from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 
 from mmdet_consistent.engine.hooks.finite_loss import NonFiniteLossError
-from tests.engine.toy import Killed, train_toy
 from tests.heads import helpers
+from tests.support.toy import Killed, train_toy
 from tools.dev.soak.training import equal
 
 pytestmark = [

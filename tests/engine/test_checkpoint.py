@@ -11,7 +11,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
-import mmdet_consistent  # noqa: F401
+import mmdet_consistent.engine.safe  # noqa: F401
 from mmdet_consistent.engine import restricted_pickle
 from mmdet_consistent.engine.architecture import compare
 from mmdet_consistent.engine.checkpoint import CheckpointError, load, newest_good
@@ -87,7 +87,7 @@ def test_the_hidden_exec_would_work_if_getattr_were_allowed(tmp_path, monkeypatc
     path = tmp_path / 'bad.pth'
     with_pickle(path, hidden_exec(f'open({str(owned)!r}, "w").close()'))
     if not restricted_pickle.HAS_ALLOW_LIST:  # torch < 2.4
-        monkeypatch.setattr(restricted_pickle, '_ADDED', {})
+        monkeypatch.setattr(restricted_pickle, '_ALLOWED', {})
         restricted_pickle.add_safe_globals([HistoryBuffer, getattr])
         restricted_pickle.torch_load(path)
     else:

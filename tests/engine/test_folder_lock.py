@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmdet_consistent.engine.folder_lock import NAME, FolderInUseError, FolderLock
-from tests.engine.toy import train_toy
+from tests.support.toy import train_toy
 
 ROOT = Path(__file__).resolve().parents[2]
 # Takes the folder, has a child as a data loader has workers, and waits.

@@ -6,7 +6,7 @@ import torch
 
 from mmdet_consistent.engine.checkpoint import CheckpointError
 from mmdet_consistent.utils import atomic
-from tests.engine.toy import Killed, train_toy
+from tests.support.toy import Killed, train_toy
 
 
 def names(folder):

@@ -5,7 +5,7 @@ import gc
 import pytest
 import torch
 
-from tests.engine.toy import Killed, train_toy
+from tests.support.toy import Killed, train_toy
 from tools.dev.soak.training import equal
 
 

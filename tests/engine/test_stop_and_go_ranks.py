@@ -7,7 +7,7 @@ import torch
 import torch.multiprocessing as mp
 
 from mmdet_consistent.engine.folder_lock import FolderLock
-from tests.engine.toy import train_toy_rank
+from tests.support.toy import train_toy_rank
 from tests.tools.machines import free_port
 from tools.dev.soak.training import equal
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope='module', autouse=True)
 def one_process_imports_mmdet_and_the_others_are_its_forks():
-    multiprocessing.set_forkserver_preload(['tests.hooks.toy'])
+    multiprocessing.set_forkserver_preload(['tests.support.toy'])
 
 
 def train(folder, kill=None, **options):

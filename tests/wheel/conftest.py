@@ -5,7 +5,8 @@ import os
 import shutil
 
 import pytest
-from wheel_helpers import ROOT, run
+
+from tests.support.wheel import ROOT, run
 
 SOURCES = (
     'mmdet_consistent',

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import mmdet
 import pytest
-from wheel_helpers import ROOT, run
+
+from tests.support.wheel import ROOT, run
 
 EXAMPLE = ROOT / 'examples/downstream'
 MMDET_TRAIN = Path(mmdet.__file__).parent / '.mim/tools/train.py'

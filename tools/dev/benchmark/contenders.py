@@ -1,5 +1,6 @@
 """Who is measured: mmdet's own head and ours, in mmdet's own detectors."""
 
+import contextlib
 import copy
 import functools
 import logging
@@ -15,9 +16,12 @@ from mmengine.hub import get_config
 from mmengine.logging import MMLogger
 from torch import nn
 
-import mmdet_consistent  # noqa: F401  registers the heads
+import mmdet_consistent
 
 from .cases import Case
+
+with contextlib.suppress(ImportError):  # (an old revision of the package)
+    import mmdet_consistent.engine.safe  # noqa: F401  lets mmdet's SSD predict
 
 REFERENCE = 'mmdet'
 # Consistent heads with what goes beyond the paper.

@@ -28,6 +28,7 @@ from mmengine.hub import get_config
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+import mmdet_consistent.engine.safe  # noqa: F401  lets mmdet's SSD predict
 from mmdet_consistent import ConsistentMixin, make_consistent
 
 from .generated import parse_args, with_block, write_or_check

@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
 from torch.utils.data import DataLoader
 
-import mmdet_consistent  # noqa: F401  (registers the heads)
+import mmdet_consistent.engine.safe  # noqa: F401  (registers the heads, loads safely)
 from mmdet_consistent.engine.hooks import ProgressHook
 from mmdet_consistent.utils import atomic
 

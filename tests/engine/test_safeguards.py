@@ -3,7 +3,7 @@ from mmengine.config import Config
 
 import mmdet_consistent  # noqa: F401
 from mmdet_consistent.engine.launch import explained
-from mmdet_consistent.engine.safety import check_names, make_safe
+from mmdet_consistent.engine.safeguards import add_safeguards, check_names
 from mmdet_consistent.utils.errors import ConfigError, UserError
 
 
@@ -20,8 +20,8 @@ def config(**fields):
 
 def test_the_safe_parts_take_the_place_of_the_plain_ones():
     cfg = config(custom_hooks=[dict(type='SeedHook'), dict(type='EMAHook')])
-    make_safe(cfg, 'refuse', 'quick')
-    make_safe(cfg, 'refuse', 'quick')  # a second time changes nothing
+    add_safeguards(cfg, 'refuse', 'quick')
+    add_safeguards(cfg, 'refuse', 'quick')  # a second time changes nothing
     assert cfg.default_hooks.checkpoint == dict(type='SafeCheckpointHook', interval=7)
     assert [h.type for h in cfg.custom_hooks] == [
         'SeedHook',
@@ -37,12 +37,12 @@ def test_the_safe_parts_take_the_place_of_the_plain_ones():
     )
     assert cfg.train_dataloader.dataset == checked
     assert cfg.val_dataloader.dataset.dataset == checked
-    assert cfg.custom_imports.imports == ['mmdet_consistent']
+    assert cfg.custom_imports.imports == ['mmdet_consistent.engine.safe']
 
 
 def test_several_processes_share_batch_norms_statistics():
     cfg = config(launcher='pytorch')
-    make_safe(cfg)
+    add_safeguards(cfg)
     assert cfg.custom_hooks[-1].type == 'SyncBuffersHook'
 
 
@@ -52,12 +52,12 @@ def test_what_the_user_chose_stays():
         train_dataloader=dict(dataset=dict(type='MyDataset')),
         custom_imports=dict(imports=['mine'], allow_failed_imports=False),
     )
-    make_safe(cfg)
+    add_safeguards(cfg)
     assert cfg.default_hooks.checkpoint.type == 'MyCheckpointHook'
     assert cfg.train_dataloader.dataset == dict(type='MyDataset')
-    assert cfg.custom_imports.imports == ['mine', 'mmdet_consistent']
+    assert cfg.custom_imports.imports == ['mine', 'mmdet_consistent.engine.safe']
     kept = config()
-    make_safe(kept, 'keep')
+    add_safeguards(kept, 'keep')
     assert kept.train_dataloader.dataset.type == 'CocoDataset'
 
 

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmdet_consistent.engine import make_safe
 from mmdet_consistent.engine.launch import join_cpu_processes
 
 NUMBER = itertools.count()
@@ -104,6 +105,7 @@ def train_toy(
     optim_wrapper=None,
 ):
     """Train; returns the weights, and the log: (iteration, loss) pairs."""
+    make_safe()  # as tools/train.py
     log = []
     cfg = Config(dict(env_cfg=dict()))
     if distributed:

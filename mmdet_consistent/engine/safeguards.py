@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from ..utils.errors import ConfigError
 
+SAFE = 'mmdet_consistent.engine.safe'
 CHECKED = {
     'CocoDataset': 'CheckedCocoDataset',
     'VOCDataset': 'CheckedVOCDataset',
@@ -56,7 +57,9 @@ def check_names(cfg: Config, options: Iterable[str] = ()) -> None:
                 warnings.warn(said, stacklevel=2)
 
 
-def make_safe(cfg: Config, bad_data: str = 'drop', check_images: str = 'no') -> None:
+def add_safeguards(
+    cfg: Config, bad_data: str = 'drop', check_images: str = 'no'
+) -> None:
     """Turn the safe hooks and data sets on, where the config has the plain ones.
 
     Args:
@@ -95,12 +98,15 @@ def add_hooks(cfg: Config, *types: str) -> None:
 
 
 def add_import(cfg: Config) -> None:
-    """The config is saved with the checkpoints: other tools must find our hooks."""
+    """Make the config import our hooks and our safe loading.
+
+    It is saved with the checkpoints, where other programs find it.
+    """
     imports = cfg.setdefault('custom_imports', ConfigDict(imports=[]))
     names = imports.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
-    if 'mmdet_consistent' not in names:
-        imports.imports = [*names, 'mmdet_consistent']
+    if SAFE not in names:
+        imports.imports = [*names, SAFE]
 
 
 def _datasets(config: object) -> Iterator[ConfigDict]:

@@ -1,0 +1,1 @@
+"""Consistent versions of mmdet's other anchor-based heads."""
