@@ -4,6 +4,7 @@ Importing the package registers its heads and task modules with mmdet, so one
 ``custom_imports = dict(imports=['mmdet_consistent'])`` in a config is enough.
 """
 
+from . import additions
 from .datasets import CheckedCocoDataset, CheckedVOCDataset, CheckedXMLDataset
 from .engine.hooks import (
     ConfigCheckHook,
@@ -46,6 +47,7 @@ __all__ = [
     'SeedHook',
     'StageLossWeightHook',
     '__version__',
+    'additions',
     'config_path',
     'config_root',
     'make_consistent',

@@ -24,6 +24,7 @@ import json, os, pickle, sys
 import mmdet.models, mmdet.datasets, mmdet.evaluation, mmdet.engine
 import mmengine.hub, torch
 from mmdet.models import SSDHead
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader, Runner, checkpoint
 
@@ -72,6 +73,8 @@ answer = dict(
     before=before,
     after=after,
     analysis=analysis,
+    registered=[name for name in ('ConsistentRetinaHead', 'AlignedFeatures')
+                if name in MODELS],
 )
 with open('line.py', 'w') as file:
     file.write("custom_imports = dict(imports=['mmdet_consistent.engine.safe'])")
@@ -107,6 +110,7 @@ def test_import_leaves_loaders_allow_list_and_ssd_alone(fresh):
     assert not answer['before']['ssd']
     assert answer['before']['http'] == 'mmengine.runner.checkpoint'
     assert answer['analysis'] == []
+    assert answer['registered'] == ['ConsistentRetinaHead', 'AlignedFeatures']
 
 
 def test_load_accepts_mmengines_own_objects_without_make_safe(fresh):
