@@ -2,10 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +13,8 @@ from mmdet_consistent.datasets.check import (
 from mmdet_consistent.datasets.check_image import check_image
 from mmdet_consistent.datasets.problems import IMAGE, KEPT, OBJECT, DataError, check_box
 from tests.support import bad_data
+from tests.support.processes import ROOT, run_tool
 
-ROOT = Path(__file__).resolve().parents[2]
 BOXES = [
     ([4, 4, 0, 10], 'box without area', OBJECT),
     ([4, 4, 10, 0], 'box without area', OBJECT),
@@ -260,23 +256,23 @@ def test_wrapped_and_joined_data_sets_of_a_config(tmp_path):
         list(check_dataset_config(dict(ann_file='a.csv')))
 
 
-@pytest.mark.slow
-def test_the_tool(tmp_path):
+def test_check_data_names_problems_and_writes_a_clean_file(tmp_path, capsys):
     content = bad_data.coco(tmp_path)
     content['annotations'][3]['bbox'] = [1, 1, 0, 0]
     path = bad_data.save(tmp_path, content)
 
     clean = tmp_path / 'clean.json'
-    command = [sys.executable, 'tools/check_data.py', path, '--write', clean]
-    command += ['--image-folder', tmp_path / 'images']
-    result = subprocess.run(
-        [str(part) for part in command],
-        cwd=ROOT,
-        env=dict(os.environ, OMP_NUM_THREADS='1'),
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 1, result.stderr
-    assert '1  box without area (object left out)' in result.stdout
-    assert f'{path}: object 3 of 1.jpg: box without area' in result.stdout
+    with pytest.raises(SystemExit) as ended:
+        run_tool(
+            ROOT / 'tools/check_data.py',
+            path,
+            '--write',
+            clean,
+            '--image-folder',
+            tmp_path / 'images',
+        )
+    assert ended.value.code == 1
+    output = capsys.readouterr().out
+    assert '1  box without area (object left out)' in output
+    assert f'{path}: object 3 of 1.jpg: box without area' in output
     assert len(json.loads(clean.read_text())['annotations']) == 5

@@ -13,8 +13,7 @@ from mmengine.runner import Runner
 
 from mmdet_consistent.engine.hooks.finite_loss import NonFiniteLossError
 from tests.heads import helpers
-from tests.support.toy import Killed, train_toy
-from tools.dev.soak.training import equal
+from tests.support.toy import Killed, same_weights, train_toy
 
 pytestmark = [
     pytest.mark.slow,
@@ -112,7 +111,7 @@ def test_gradients_that_overflow_cost_a_step_each_and_nothing_else(tmp_path, opt
     skipped = []
     for (scale, before), (next_scale, after) in zip(seen, seen[1:]):
         skipped.append(next_scale < scale)
-        assert equal(before, after) == skipped[-1]
+        assert same_weights(before, after) == skipped[-1]
         assert all(bool(torch.isfinite(value).all()) for value in after.values())
     # The first ones, until the scale fits; then all is well.
     count = sum(skipped)
@@ -135,7 +134,7 @@ def test_outputs_that_overflow_end_it_with_a_name(tmp_path, layer, said):
     # Ten in a row are the scaler's to mend; by the eleventh no step was taken.
     assert 'epoch 6, iteration 11' in str(error.value)
     assert 'of the batch (image' in str(error.value)
-    assert equal(dict(model.named_parameters()), before)
+    assert same_weights(dict(model.named_parameters()), before)
 
 
 @pytest.mark.parametrize('accumulate', [1, 2])
@@ -159,7 +158,7 @@ def test_skipping_for_ever_ends_with_a_name(tmp_path, accumulate):
     assert '11 steps in a row were skipped' in text
     assert 'not finite: the classification output of level 0, image 0' in text
     assert 'bfloat16' in text
-    assert equal(dict(model.named_parameters()), before)
+    assert same_weights(dict(model.named_parameters()), before)
 
 
 def test_the_scale_is_resumed_too(tmp_path):
@@ -168,6 +167,6 @@ def test_the_scale_is_resumed_too(tmp_path):
     with pytest.raises(Killed):
         train_toy(tmp_path / 'cut', kill=('before_train_iter', 7), **options)
     resumed, log = train_toy(tmp_path / 'cut', resume=True, **options)
-    assert equal(resumed, whole)
+    assert same_weights(resumed, whole)
     assert log == whole_log[-len(log) :]
     assert len(log) < len(whole_log)

@@ -5,8 +5,7 @@ import gc
 import pytest
 import torch
 
-from tests.support.toy import Killed, train_toy
-from tools.dev.soak.training import equal
+from tests.support.toy import Killed, same_weights, train_toy
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -42,7 +41,7 @@ def test_resumed_equals_uninterrupted(tmp_path, workers, options):
     # In the second epoch; and again, two iterations after having resumed.
     kills = [('before_train_iter', 6), ('after_train_iter', 2)]
     weights, log = stop_and_go(tmp_path / 'cut', kills, **workers, **options)
-    assert equal(weights, whole)
+    assert same_weights(weights, whole)
     expected = {entry[:-1]: entry[-1] for entry in whole_log}
     assert log
     assert all(expected[key] == value for key, value in log.items())

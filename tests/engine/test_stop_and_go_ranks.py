@@ -7,9 +7,8 @@ import torch
 import torch.multiprocessing as mp
 
 from mmdet_consistent.engine.folder_lock import FolderLock
-from tests.support.toy import train_toy_rank
-from tests.tools.machines import free_port
-from tools.dev.soak.training import equal
+from tests.support.processes import free_port
+from tests.support.toy import same_weights, train_toy_rank
 
 WORLD = 2
 
@@ -48,13 +47,13 @@ def test_resumed_equals_uninterrupted(tmp_path, options):
     cut = train(tmp_path / 'cut', resume=True, **options)
     losses = []
     for (whole_weights, whole_log), (weights, log) in zip(whole, cut):
-        assert equal(weights, whole_weights)
+        assert same_weights(weights, whole_weights)
         assert log == whole_log[-len(log) :]
         assert len(log) < len(whole_log)
         losses.append([entry for entry in log if entry[0] == 'train'])
     # Each rank has its own share of the data; the weights are the same.
     assert losses[0] != losses[1]
-    assert equal(cut[0][0], cut[1][0])
+    assert same_weights(cut[0][0], cut[1][0])
     # The validation that was cut off was run again, by all ranks alike.
     validations = [[e for e in log if e[0] == 'val'] for _, log in cut]
     assert validations[0] == validations[1]

@@ -60,6 +60,13 @@ class Metric(BaseMetric):
         return dict(mAP=sum(results))
 
 
+def same_weights(first, second):
+    """Return whether two state dicts are equal, bit for bit."""
+    return first.keys() == second.keys() and all(
+        torch.equal(value, second[name]) for name, value in first.items()
+    )
+
+
 class Killed(BaseException):
     """Stands for a signal: nothing catches it."""
 

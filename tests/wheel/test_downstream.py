@@ -1,12 +1,13 @@
 """examples/downstream, from the installed wheel, under our tools and mmdet's."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import mmdet
 import pytest
 
-from tests.support.wheel import ROOT, run
+from tests.support.processes import ROOT, run
 
 EXAMPLE = ROOT / 'examples/downstream'
 MMDET_TRAIN = Path(mmdet.__file__).parent / '.mim/tools/train.py'
@@ -19,7 +20,8 @@ def made(tmp_path_factory, installed):
     """The example with its data, as its readme says to make them."""
     folder = tmp_path_factory.mktemp('example') / 'project'
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns('data', 'work_dirs'))
-    run(['make_data.py', 'data', '--images', '8'], cwd=folder, env=installed)
+    make = ('make_data.py', 'data', '--images', '8')
+    run(sys.executable, *make, cwd=folder, env=installed)
     return folder
 
 
@@ -48,7 +50,7 @@ def test_the_example_trains(project, installed, tool, config, base):
         text = path.read_text()
         assert given in text
         path.write_text(text.replace(given, base))
-    log = run([*tool, path, *SHORT], cwd=project, env=installed)
+    log = run(sys.executable, *tool, path, *SHORT, cwd=project, env=installed)
     assert 'loss_bbox_s1' in log
     saved = project / f'work_dirs/{config}'
     assert (saved / f'{config}.py').is_file()

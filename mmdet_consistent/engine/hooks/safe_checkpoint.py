@@ -20,7 +20,6 @@ from mmengine.runner import (
 
 from ...utils import atomic
 from ..checkpoint import CheckpointError, check_resumable, newest_good
-from ..folder_lock import FolderInUseError, FolderLock
 
 MARKER = 'last_validation'
 
@@ -45,7 +44,7 @@ class SafeCheckpointHook(CheckpointHook):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._later: Optional[_RemoveLater] = None
-        self._lock: Optional[FolderLock] = None
+        self._lock: Any = None
 
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint to resume from, if it is to be found."""
@@ -112,6 +111,9 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _claim_folder(self, runner: Runner) -> None:
         """Keep other trainings out, or stop, all ranks together."""
+        # Imported where it is used: importing the package loads nothing of others.
+        from ..folder_lock import FolderInUseError, FolderLock
+
         refused: list = [None]
         if is_main_process():
             self._lock = FolderLock(runner.work_dir)

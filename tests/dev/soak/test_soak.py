@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from tests.tools.test_tools import run
+from tests.support.processes import run
 from tools.dev.soak.training import equal, outcome
 
 
