@@ -16,12 +16,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import _weights_only_unpickler
 
-try:  # numpy >= 2
-    from numpy._core import multiarray
-except ImportError:
-    from numpy.core import multiarray
-
 HAS_ALLOW_LIST = hasattr(torch.serialization, 'add_safe_globals')
+multiarray = (getattr(np, '_core', None) or np.core).multiarray  # numpy 2, or 1
 
 
 def _history_method(owner: Any, name: str) -> Any:

@@ -1,12 +1,12 @@
-"""What depends on where tensors are."""
+"""Choices that depend on the device."""
 
 from torch import Tensor
 
 
 def is_on_cpu(tensor: Tensor) -> bool:
-    """Whether choosing some of a tensor's rows makes nobody wait.
+    """Return whether selecting rows of a tensor costs no synchronisation.
 
-    Elsewhere the host would have to learn how many there are, and so wait for the
-    device; there all rows are computed, and those not meant are masked.
+    On a GPU the host would have to wait for the number of rows; there all rows are
+    computed, and the others are masked.
     """
     return tensor.device.type == 'cpu'

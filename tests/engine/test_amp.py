@@ -1,4 +1,4 @@
-"""Overflow in float16: steps are skipped, nothing is spoilt, what lasts is named."""
+"""Overflow in float16 skips steps without damage, and is named if it lasts."""
 
 import contextlib
 import itertools
@@ -105,7 +105,7 @@ def detector_with(layer, weight=3e4):
 
 
 @pytest.mark.parametrize('options', [dict(), dict(clip_grad=dict(max_norm=10))])
-def test_gradients_that_overflow_cost_a_step_each_and_nothing_else(tmp_path, options):
+def test_overflowing_gradients_skip_steps_and_change_nothing_else(tmp_path, options):
     model = helpers.small_detector()
     seen = train(tmp_path, model, init_scale=2.0**19, **options)
     skipped = []
@@ -120,16 +120,16 @@ def test_gradients_that_overflow_cost_a_step_each_and_nothing_else(tmp_path, opt
 
 
 @pytest.mark.parametrize(
-    ('layer', 'said'),
+    ('layer', 'message'),
     [
         ('retina_reg', 'the regression output of stage 0, level'),
         ('retina_reg.later_stages.0', 'the regression output of stage 1, level'),
     ],
 )
-def test_outputs_that_overflow_end_it_with_a_name(tmp_path, layer, said):
+def test_overflowing_outputs_end_training_with_their_name(tmp_path, layer, message):
     model = detector_with(layer)
     before = {k: p.detach().clone() for k, p in model.named_parameters()}
-    with pytest.raises(NonFiniteLossError, match=said) as error:
+    with pytest.raises(NonFiniteLossError, match=message) as error:
         train(tmp_path, model)
     # Ten in a row are the scaler's to mend; by the eleventh no step was taken.
     assert 'epoch 6, iteration 11' in str(error.value)
@@ -138,7 +138,7 @@ def test_outputs_that_overflow_end_it_with_a_name(tmp_path, layer, said):
 
 
 @pytest.mark.parametrize('accumulate', [1, 2])
-def test_skipping_for_ever_ends_with_a_name(tmp_path, accumulate):
+def test_endless_skipping_ends_training_with_a_name(tmp_path, accumulate):
     """An infinite score has a finite loss, so that alone would not be noticed."""
     model = detector_with('retina_cls')
     weight = model.bbox_head.retina_reg.weight
@@ -161,7 +161,7 @@ def test_skipping_for_ever_ends_with_a_name(tmp_path, accumulate):
     assert same_weights(dict(model.named_parameters()), before)
 
 
-def test_the_scale_is_resumed_too(tmp_path):
+def test_loss_scale_is_resumed(tmp_path):
     options = dict(optim_wrapper=dict(type='CpuAmpOptimWrapper', init_scale=2.0**30))
     whole, whole_log = train_toy(tmp_path / 'whole', **options)
     with pytest.raises(Killed):

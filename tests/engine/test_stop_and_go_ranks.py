@@ -1,4 +1,4 @@
-"""Of several processes one is killed; all go on to what they would have been."""
+"""A training of several processes resumes bit for bit after one was killed."""
 
 import multiprocessing
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module', autouse=True)
-def one_process_imports_mmdet_and_the_others_are_its_forks():
+def fork_ranks_from_a_process_that_has_imported_mmdet():
     multiprocessing.set_forkserver_preload(['tests.support.toy'])
 
 
@@ -37,7 +37,7 @@ def train(folder, kill=None, **options):
     [dict(epochs=4, workers=1), dict(iters=8, checkpoint=dict(interval=2))],
     ids=['epochs', 'iterations'],
 )
-def test_resumed_equals_uninterrupted(tmp_path, options):
+def test_resumed_ranks_equal_uninterrupted_ones(tmp_path, options):
     options = dict(options, validate=True)
     whole = train(tmp_path / 'whole', **options)
     # A rank in the second epoch, then one in the first validation after it.
@@ -60,7 +60,7 @@ def test_resumed_equals_uninterrupted(tmp_path, options):
     assert len(validations[0]) == 2
 
 
-def test_all_ranks_stop_where_another_training_is(tmp_path):
+def test_all_ranks_stop_if_the_folder_is_in_use(tmp_path):
     lock = FolderLock(tmp_path)
     lock.acquire()
     with pytest.raises(mp.ProcessRaisedException, match='is in use by another'):

@@ -75,7 +75,7 @@ def share_found_in(found, expected, pixels=0.1, score=1e-4):
     return (near & (np.abs(scores[:, None] - other_scores) < score)).any(axis=1).mean()
 
 
-def test_inference_detector(project, detector):
+def test_inference_detector_takes_paths_and_frames(project, detector):
     by_path = inference_detector(detector, 'data/val/000.png').pred_instances
     frames = [cv2.imread(str(p)) for p in sorted(Path('data/val').glob('*.png'))[:2]]
     by_frame = [r.pred_instances for r in inference_detector(detector, frames)]
@@ -86,7 +86,7 @@ def test_inference_detector(project, detector):
     assert detector.dataset_meta['classes'] == ('disc', 'square')
 
 
-def test_det_inferencer(project, detector):
+def test_det_inferencer_equals_inference_detector(project, detector):
     inferencer = DetInferencer(
         'work_dirs/shapes_text/shapes_text.py',
         checkpoint(),
@@ -104,7 +104,7 @@ def test_det_inferencer(project, detector):
 
 
 def recipe_with(word):
-    """The code of docs/recipes.md in which a word stands."""
+    """Return the code block of docs/recipes.md that contains a word."""
     text = (ROOT / 'docs/recipes.md').read_text()
     blocks = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
     (recipe,) = (block for block in blocks if word in block)
@@ -113,7 +113,7 @@ def recipe_with(word):
 
 @pytest.fixture
 def frames(project):
-    """Frames of a video of 9, as they come back from its file, ``in.mp4``."""
+    """Return the 9 frames of the video ``in.mp4``, read back from its file."""
     paths = [f'data/train/{i:03d}.png' for i in range(9)]
     images = [cv2.imread(path) for path in paths]
     height, width = images[0].shape[:2]
@@ -125,7 +125,7 @@ def frames(project):
     return list(mmcv.VideoReader('in.mp4'))
 
 
-def test_the_recipe_for_a_video(project, detector, frames):
+def test_video_recipe_draws_and_detects_as_frame_by_frame(project, detector, frames):
     recipe = recipe_with('VideoReader')
     for given, here in (
         ('mine.py', 'work_dirs/shapes_text/shapes_text.py'),
@@ -162,7 +162,7 @@ def test_the_recipe_for_a_video(project, detector, frames):
     assert names['found']['predictions'][0]['bboxes'] == in_batches[8]['bboxes']
 
 
-def test_an_exported_file_predicts_without_pytorch(project, detector):
+def test_exported_file_predicts_without_pytorch(project, detector):
     onnxruntime = pytest.importorskip('onnxruntime')
     pytest.importorskip('onnx')
     run_tool(
@@ -188,7 +188,7 @@ def test_an_exported_file_predicts_without_pytorch(project, detector):
         assert set(labels.tolist()) <= {0, 1}
 
 
-def test_test_time_augmentation(project, capsys):
+def test_tta_tests_a_detector_of_a_small_project(project, capsys):
     run_tool(
         ROOT / 'tools/test.py',
         'work_dirs/shapes_text/shapes_text.py',
@@ -206,13 +206,13 @@ def test_test_time_augmentation(project, capsys):
     assert all(len(result['pred_instances']['scores']) for result in results)
 
 
-def test_browse_dataset(project):
+def test_browse_dataset_draws_the_training_images(project):
     tool = MMDET_TOOLS / 'analysis_tools/browse_dataset.py'
     run_tool(tool, CONFIG, '--output-dir', 'browsed', '--not-show')
     assert len(list(Path('browsed').rglob('*.png'))) == 16
 
 
-def test_analyze_logs(project, capsys):
+def test_analyze_logs_plots_the_losses_of_later_stages(project, capsys):
     pytest.importorskip('seaborn')  # (mmdet's tool wants it, mmdet doesn't)
     (log,) = Path('work_dirs/shapes_text').glob('*/vis_data/scalars.json')
     tool = MMDET_TOOLS / 'analysis_tools/analyze_logs.py'
@@ -223,7 +223,7 @@ def test_analyze_logs(project, capsys):
     assert 'average iter time' in capsys.readouterr().out
 
 
-def test_the_recipe_for_tensorboard(project, monkeypatch):
+def test_tensorboard_recipe_logs_the_losses_of_later_stages(project, monkeypatch):
     # A visualizer lives as long as its process; this one is to be made anew.
     monkeypatch.setattr(DetLocalVisualizer, '_instance_dict', OrderedDict())
     path = Path('configs/with_tensorboard.py')
@@ -241,7 +241,7 @@ def test_the_recipe_for_tensorboard(project, monkeypatch):
         assert b'loss_bbox_s1' in events.read_bytes()
 
 
-def test_get_flops(project, capsys):
+def test_get_flops_counts_flops_and_parameters(project, capsys):
     tool = MMDET_TOOLS / 'analysis_tools/get_flops.py'
     run_tool(tool, CONFIG, '--num-images', '1')
     text = capsys.readouterr().out
@@ -250,7 +250,7 @@ def test_get_flops(project, capsys):
     assert 0.5 < params < 1.5
 
 
-def test_compare(project, capsys):
+def test_compare_writes_a_table_and_refuses_different_test_data(project, capsys):
     config = 'work_dirs/shapes_text/shapes_text.py'
     pairs = (config, checkpoint(), config, checkpoint())
     options = ('--names', 'a', 'b', '--out', 'compared.md', '--repetitions', '5')

@@ -62,11 +62,11 @@ def installed(wheel, tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def ask(installed, tmp_path_factory):
+def run_installed(installed, tmp_path_factory):
     """Run Python code beside the wheel; what it leaves in ``answer`` comes back."""
     folder = tmp_path_factory.mktemp('elsewhere')
 
-    def ask(code):
+    def run_installed(code):
         script = folder / 'script.py'
         out = folder / 'answer.json'
         last = f'import json; json.dump(answer, open({str(out)!r}, "w"))'
@@ -74,4 +74,4 @@ def ask(installed, tmp_path_factory):
         run(sys.executable, script, cwd=folder, env=installed)
         return json.loads(out.read_text())
 
-    return ask
+    return run_installed

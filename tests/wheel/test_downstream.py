@@ -43,7 +43,7 @@ def project(tmp_path, made):
     ],
     ids=['ours', 'mmdet'],
 )
-def test_the_example_trains(project, installed, tool, config, base):
+def test_example_trains_from_the_wheel(project, installed, tool, config, base):
     path = project / f'configs/{config}.py'
     if base is not None:
         given = "'mmdet_consistent::con_retinanet_r50_fpn.py'"
@@ -57,7 +57,8 @@ def test_the_example_trains(project, installed, tool, config, base):
     assert 'Epoch(val) [1]' in log
 
 
-def test_the_readme_names_what_is_there():
+@pytest.mark.docs
+def test_readme_names_every_config():
     text = (EXAMPLE / 'README.md').read_text()
     for path in (EXAMPLE / 'configs').glob('*.py'):
         assert f'configs/{path.name}' in text

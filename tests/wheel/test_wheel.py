@@ -27,7 +27,7 @@ SOME = (
 )
 
 
-def test_the_wheel_holds_package_types_configs_and_tools(wheel):
+def test_wheel_holds_package_types_configs_and_tools(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = next(n for n in names if n.endswith('.dist-info/METADATA'))
@@ -51,7 +51,7 @@ def test_the_wheel_holds_package_types_configs_and_tools(wheel):
 
 
 @pytest.mark.slow
-def test_the_source_archive_builds_the_same_wheel(sources, wheel, tmp_path):
+def test_source_archive_builds_the_same_wheel(sources, wheel, tmp_path):
     build = 'from setuptools import build_meta as b; print(b.build_{}({!r}))'
     run(sys.executable, '-c', build.format('sdist', str(tmp_path)), cwd=sources)
     (archive,) = tmp_path.glob('*.tar.gz')
@@ -65,7 +65,7 @@ def test_the_source_archive_builds_the_same_wheel(sources, wheel, tmp_path):
         assert sorted(first.namelist()) == sorted(second.namelist())
 
 
-def test_requirements_are_said_once():
+def test_requirements_and_setup_list_the_same_packages():
     lines = (ROOT / 'requirements.txt').read_text().splitlines()
     text = (ROOT / 'setup.cfg').read_text()
     block = text.split('install_requires =\n')[1].split('\n\n')[0]
@@ -85,13 +85,13 @@ def plain(value):
 
 
 @pytest.fixture(scope='module')
-def looked_up(ask):
+def looked_up(run_installed):
     """What a process with the wheel alone finds.
 
     First what importing the package adds to what mmdet brings along, then what is
     read for each way to name a config.
     """
-    return ask(
+    return run_installed(
         'import sys, time\n'
         'import mmdet.models, mmdet.datasets, mmdet.evaluation, mmdet.engine\n'
         'import mmcv.ops, mmengine.runner, mmengine.hub\n'
@@ -118,7 +118,7 @@ def looked_up(ask):
 
 
 @pytest.mark.slow
-def test_importing_is_light(looked_up):
+def test_importing_adds_our_modules_alone(looked_up):
     """What mmdet brings along is there already; we add our own modules alone."""
     answer = looked_up['importing']
     assert 'site' in answer['file']
@@ -131,7 +131,7 @@ def test_importing_is_light(looked_up):
 
 
 @pytest.mark.slow
-def test_configs_are_found_by_prefix_and_by_the_hub(looked_up):
+def test_installed_configs_are_found_by_prefix_and_by_the_hub(looked_up):
     assert tuple(looked_up['text']) == SOME
     for name, config in looked_up['text'].items():
         ours = Config.fromfile(ROOT / 'configs' / name).to_dict()
@@ -139,7 +139,7 @@ def test_configs_are_found_by_prefix_and_by_the_hub(looked_up):
     assert plain(looked_up['hub']) == plain(looked_up['text']['con_ssd512_r50.py'])
 
 
-def test_unknown_names_are_refused_with_the_nearest():
+def test_unknown_config_is_refused_with_the_nearest_names():
     with pytest.raises(FileNotFoundError, match=r'did you mean con_retinanet_r50_fpn'):
         mmdet_consistent.config_path('con_retinanet_r50.py')
     with pytest.raises(ValueError, match='publishes no trained weights'):
@@ -148,7 +148,8 @@ def test_unknown_names_are_refused_with_the_nearest():
         )
 
 
-def test_the_metafile_says_whose_figures_it_holds():
+@pytest.mark.docs
+def test_metafile_says_that_its_figures_are_the_papers():
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     models = [
         model
@@ -161,7 +162,7 @@ def test_the_metafile_says_whose_figures_it_holds():
         assert all('not run here' in r['Dataset'] for r in model['Results'])
 
 
-def test_the_package_lists_and_runs_its_tools(monkeypatch, capsys):
+def test_package_lists_and_runs_its_tools(monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['mmdet_consistent'])
     __main__.main()
     tools = re.findall(r'^  (\w+) +\w', capsys.readouterr().out, re.MULTILINE)

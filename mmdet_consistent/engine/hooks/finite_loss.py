@@ -161,7 +161,7 @@ class FiniteLossHook(Hook):
             f'{images}.'
         )
 
-    def _tensors(self, head: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    def _tensors(self, head: Any) -> Iterator[tuple[str, Tensor]]:
         """Yield name and value of the head's inputs and outputs, (N, …) each."""
         yield from _levels('the features of', self._features)
         outputs = self._outputs
