@@ -64,10 +64,13 @@ def check_voc_file(
         return None, [Problem(kind, image_path, 'image', detail, IMAGE)]
     problems = []
     if size is None:
-        size = _write_size(root, image_path)
-        if size is None:
+        if not os.path.isfile(image_path):
             kind, detail = 'image size unknown', 'not given, and there is no image'
             return None, [Problem(kind, xml_path, 'size', detail, IMAGE)]
+        with Image.open(image_path) as image:
+            size = image.size
+        for wrong in root.findall('size'):
+            root.remove(wrong)  # mmdet, too, then asks the image
         kind = 'image size not in the annotation'
         detail = f'taken from the image: {size[0]} × {size[1]}'
         problems.append(Problem(kind, xml_path, 'size', detail, KEPT))
@@ -120,19 +123,3 @@ def _size(root: ElementTree.Element) -> Optional[tuple[float, float]]:
         for field in ('width', 'height')
     )
     return (width, height) if min(width, height) > 0 else None
-
-
-def _write_size(
-    root: ElementTree.Element, image_path: str
-) -> Optional[tuple[float, float]]:
-    """Write the image's own size into the annotation, and return it."""
-    if not os.path.isfile(image_path):
-        return None
-    with Image.open(image_path) as image:
-        size = image.size
-    for old in root.findall('size'):
-        root.remove(old)
-    element = ElementTree.SubElement(root, 'size')
-    for field, value in zip(('width', 'height'), size):
-        ElementTree.SubElement(element, field).text = str(value)
-    return size

@@ -11,11 +11,7 @@ from mmengine.runner import Runner
 from ..utils.errors import ConfigError
 
 SAFE_LOADING = 'mmdet_consistent.engine.safe'
-CHECKED = {
-    'CocoDataset': 'CheckedCocoDataset',
-    'VOCDataset': 'CheckedVOCDataset',
-    'XMLDataset': 'CheckedXMLDataset',
-}
+CHECKED = ('CocoDataset', 'VOCDataset', 'XMLDataset')
 # Fields that Runner.from_cfg, mmengine and the tools read.
 FIELDS = {
     *inspect.signature(Runner.__init__).parameters,
@@ -84,7 +80,7 @@ def add_safeguards(
     for field in ('train_dataloader', 'val_dataloader'):
         for dataset in _datasets((cfg.get(field) or {}).get('dataset')):
             if dataset.get('type') in CHECKED:
-                dataset.type = CHECKED[dataset.type]
+                dataset.type = f'Checked{dataset.type}'
                 dataset.on_bad_data = bad_data
                 dataset.check_images = check_images
 

@@ -8,6 +8,8 @@ from mmdet.registry import METRICS
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.evaluator import BaseMetric
 
+NOTHING = dict(bboxes=np.zeros((0, 4)), labels=np.zeros(0))
+
 
 @METRICS.register_module()
 class ConsistencyMetric(BaseMetric):
@@ -48,19 +50,15 @@ class ConsistencyMetric(BaseMetric):
                     "dict(type='LoadAnnotations', with_bbox=True) into the pipeline "
                     'of the val or test dataset, after Resize'
                 )
-            found, truth = sample['pred_instances'], sample['gt_instances']
-            ignored = sample.get('ignored_instances', {})
-            self.results.append(
-                dict(
-                    boxes=_array(found['bboxes']),
-                    scores=_array(found['scores']),
-                    labels=_array(found['labels']),
-                    gt_boxes=_array(truth['bboxes']),
-                    gt_labels=_array(truth['labels']),
-                    crowd_boxes=_array(ignored.get('bboxes', np.zeros((0, 4)))),
-                    crowd_labels=_array(ignored.get('labels', np.zeros(0))),
-                )
-            )
+            found = sample['pred_instances']
+            result = {
+                name: _array(found[name]) for name in ('bboxes', 'scores', 'labels')
+            }
+            for kind in ('gt', 'ignored'):
+                instances = sample.get(f'{kind}_instances') or NOTHING
+                for name in NOTHING:
+                    result[f'{kind}_{name}'] = _array(instances[name])
+            self.results.append(result)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Compute the values over all images.
@@ -86,7 +84,7 @@ class ConsistencyMetric(BaseMetric):
                     image_id=np.full(len(result['scores']), image_id),
                     label=result['labels'],
                     score=result['scores'],
-                    **dict(zip(CORNERS, result['boxes'].reshape(-1, 4).T)),
+                    **dict(zip(CORNERS, result['bboxes'].reshape(-1, 4).T)),
                 )
                 for image_id, result in enumerate(results)
             ]
@@ -106,8 +104,8 @@ class ConsistencyMetric(BaseMetric):
 def _annotations(results: list[dict]) -> Iterator[dict]:
     """Yield the ground truth as COCO annotations."""
     for image_id, result in enumerate(results):
-        for is_crowd, kind in enumerate(('gt', 'crowd')):
-            pairs = zip(result[f'{kind}_boxes'], result[f'{kind}_labels'])
+        for is_crowd, kind in enumerate(('gt', 'ignored')):
+            pairs = zip(result[f'{kind}_bboxes'], result[f'{kind}_labels'])
             for (x1, y1, x2, y2), label in pairs:
                 yield dict(
                     image_id=image_id,

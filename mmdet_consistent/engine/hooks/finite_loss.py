@@ -83,17 +83,17 @@ class FiniteLossHook(Hook):
                 f'(patience: {self.patience})'
             )
             return
-        bad = {
-            name[len('train/') :]: value.current()
+        bad = [
+            f'{name.removeprefix("train/")} is {value.current()}'
             for name, value in losses.items()
             if name.startswith('train/')
             and 'loss' in name
             and not math.isfinite(value.current())
-        }
+        ]
         raise self._error(
             runner,
             data_batch,
-            ', '.join(f'{name} is {value}' for name, value in bad.items()),
+            ', '.join(bad),
             'the loss overflowed by itself',
             'gradient clipping (optim_wrapper.clip_grad)',
         )
