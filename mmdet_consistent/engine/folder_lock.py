@@ -50,6 +50,8 @@ class FolderLock:
         holder, key = self.folder / HOLDER, self.folder.resolve()
         if key in self._of_this_process:
             self._of_this_process[key].release()
+        if isinstance(self._lock, SoftFileLock):
+            return False  # A mere file, which would outlive a killed process.
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')
@@ -63,8 +65,7 @@ class FolderLock:
             ) from None
         except (OSError, NotImplementedError):
             return False
-        if isinstance(self._lock, SoftFileLock):
-            # A mere file, which would outlive a killed process.
+        if isinstance(self._lock, SoftFileLock):  # filelock's own fall-back
             self.release()
             return False
         self._of_this_process[key] = self

@@ -14,7 +14,7 @@ def runner_at(iteration, head=None):
     )
 
 
-def test_every_step_is_kept_and_the_last_one_said():
+def test_progress_hook_keeps_every_step_and_prints_the_last():
     stream = io.StringIO()
     hook = ProgressHook('net', runs_left=1, interval=1e9, stream=stream)
     for step in range(4):
@@ -28,7 +28,7 @@ def test_every_step_is_kept_and_the_last_one_said():
     assert last.startswith('net: epoch 2/2, 100 %, loss 2.500, about')
 
 
-def test_positives_of_mmdets_own_heads():
+def test_progress_hook_counts_positives_of_mmdets_own_heads():
     sampled = [SimpleNamespace(pos_inds=[1, 2]), SimpleNamespace(pos_inds=[3])]
     head = SimpleNamespace(_raw_positive_infos={'sampling_results': sampled})
     hook = ProgressHook('net', stream=io.StringIO())

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.logging import MessageHub
 from mmengine.utils import digit_version
 
-import mmdet_consistent  # noqa: F401
+from mmdet_consistent.engine import make_safe
 from mmdet_consistent.engine.restricted_pickle import HAS_ALLOW_LIST
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,11 +154,6 @@ class Malicious:
     not HAS_ALLOW_LIST, reason='torch < 2.4 has no allow-list for torch.load'
 )
 def test_torch_load_takes_mmengines_message_hub_and_no_code(tmp_path):
-    import numpy as np
-    from mmengine.logging import MessageHub
-
-    from mmdet_consistent.engine import make_safe
-
     make_safe()
     hub = MessageHub('test_safe_loading')
     for value in (1.0, np.float32(2), np.float64(3)):
