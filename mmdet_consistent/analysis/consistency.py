@@ -7,7 +7,7 @@ import torch
 from mmdet.models.task_modules.assigners import MaxIoUAssigner
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..task_modules import SecondPassAssigner
 from .measures import spearman
@@ -15,7 +15,7 @@ from .recorder import AnchorOutputs, Recorder, find_head, nearest
 
 
 @torch.no_grad()
-def measure(model: nn.Module, data_batch: dict[str, Any]) -> dict[str, float]:
+def measure(model: Any, data_batch: dict[str, Any]) -> dict[str, float]:
     """Run a training batch as at inference, and measure scores against boxes.
 
     Args:
@@ -42,7 +42,7 @@ def measure(model: nn.Module, data_batch: dict[str, Any]) -> dict[str, float]:
 
 
 def _values(
-    head: nn.Module, outputs: list[AnchorOutputs], samples: list
+    head: Any, outputs: list[AnchorOutputs], samples: list
 ) -> dict[str, float]:
     """Average the counts over the images, and the other values over all anchors."""
     num_stages = len(outputs[0].boxes)
@@ -74,7 +74,7 @@ def _values(
     return {name: value for name, value in values.items() if not np.isnan(value)}
 
 
-def assigner_of(head: nn.Module, stage: int) -> Any:
+def assigner_of(head: Any, stage: int) -> Any:
     """Return the assigner that labels the boxes of a stage.
 
     This is the head's own one where it needs boxes only. Otherwise (the baseline has
