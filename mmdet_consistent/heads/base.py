@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 import torch
@@ -21,7 +22,7 @@ from .box_output import StagedConv2d, reset_later_outputs, split_outputs
 from .cls_loss import label_set_losses
 from .first_stage import choose_first_stage
 from .options import default_assigners, one_per_stage
-from .stage import Stage, link_stages, loss_of_later_stage
+from .stage import Stage, loss_of_later_stage
 from .targets import StageTargets
 
 if TYPE_CHECKING:
@@ -127,7 +128,10 @@ class ConsistentBase(Base):
         configs = one_per_stage('stage_bbox_coders', stage_bbox_coders, count)
         own = [TASK_UTILS.build(config) for config in configs or []]
         coders = [self.bbox_coder, *(own or [self.bbox_coder] * count)]
-        self.stages = link_stages(loss_weights, coders)
+        self.stages = []
+        for weight, coder in zip_longest(loss_weights, coders):
+            previous = self.stages[-1] if self.stages else None
+            self.stages.append(Stage(len(self.stages), weight, coder, previous))
         self.num_stages = len(self.stages)
         if not self.train_cfg:
             return

@@ -12,23 +12,11 @@ from ..losses.layout import class_rows, flatten_levels, mmdet_order, split_level
 from .targets import StageTargets
 
 
-def is_plain_focal(loss: Any) -> bool:
-    """Return whether a loss is mmdet's sigmoid focal loss, summed and normalised."""
-    return (
-        type(loss) is mmdet_losses.FocalLoss
-        and loss.use_sigmoid
-        and not loss.activated
-        and loss.reduction == 'mean'
-    )
-
-
-def is_plain_quality(loss: Any) -> bool:
-    """Return whether a loss is mmdet's quality focal loss, summed and normalised."""
-    return (
-        type(loss) is mmdet_losses.QualityFocalLoss
-        and not loss.activated
-        and loss.reduction == 'mean'
-    )
+def is_plain_sum(loss: Any) -> bool:
+    """Return whether a loss is mmdet's (quality) focal loss, summed and normalised."""
+    kinds = (mmdet_losses.FocalLoss, mmdet_losses.QualityFocalLoss)
+    plain = type(loss) in kinds and loss.use_sigmoid and not loss.activated
+    return plain and loss.reduction == 'mean'
 
 
 def label_set_losses(
@@ -58,7 +46,8 @@ def label_set_losses(
     """
     if not targets:
         return []
-    if not is_plain_focal(losses[0]):
+    is_focal = type(losses[0]) is mmdet_losses.FocalLoss
+    if not (is_focal and is_plain_sum(losses[0])):
         flat = flatten_levels(levels, num_channels).flatten(0, 1)
         if isinstance(losses[0], mmdet_losses.QualityFocalLoss):
             flat = flat.float()
