@@ -7,8 +7,8 @@ import torch
 from mmdet.models import losses as mmdet_losses
 from torch import Tensor
 
-from ..losses import focal_losses, mined_losses, softmax_losses
-from ..losses.layout import class_rows, flatten_levels, mmdet_order, split_levels
+from ..losses import focal_losses, mined_softmax_losses
+from ..losses.layout import class_rows, flatten_levels, split_levels
 from .targets import StageTargets
 
 
@@ -92,17 +92,11 @@ def mined_label_set_losses(
     """
     if not targets:
         return []
-    labels, channels = _stack(targets, 'labels'), head.num_classes + 1
-    rows = softmax_losses(
-        [class_rows(scores, channels) for scores in levels],
-        split_levels(labels, levels, channels),
-        head.select_rows,
-    )
-    losses = [mmdet_order(x, scores) for x, scores in zip(rows, levels)]
-    sums = mined_losses(
-        torch.cat(losses, dim=2) * _stack(targets, 'label_weights'),
-        labels < head.num_classes,
-        labels == head.num_classes,
+    sums = mined_softmax_losses(
+        levels,
+        _stack(targets, 'labels'),
+        _stack(targets, 'label_weights'),
+        head.num_classes,
         head.train_cfg['neg_pos_ratio'],
         head.select_rows,
     )
