@@ -21,7 +21,8 @@ def packed_files() -> list:
     tools = [
         path
         for path in (ROOT / 'tools').iterdir()
-        if path.suffix in ('.py', '.sh') and path.stem not in CHECKOUT_ONLY
+        if path.suffix in ('.py', '.sh')
+        and path.stem not in (*CHECKOUT_ONLY, '__init__')
     ]
     files = [ROOT / 'model-index.yml', *configs, *tools]
     return sorted(

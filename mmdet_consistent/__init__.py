@@ -13,7 +13,6 @@ from .additions import (
     SoftLabels,
 )
 from .datasets import CheckedCocoDataset, CheckedVOCDataset, CheckedXMLDataset
-from .engine import compat
 from .engine.hooks import (
     ConfigCheckHook,
     ConsistencyHook,
@@ -30,10 +29,10 @@ from .heads import (
     make_consistent,
 )
 from .task_modules import ChainedBBoxCoder, SecondPassAssigner
-from .utils.configs import config_path, config_root
+from .utils.configs import config_path, config_root, install_prefix
 from .version import __version__
 
-compat.apply()
+install_prefix()
 
 __all__ = [
     'Addition',

@@ -1,6 +1,6 @@
 """Run one of our tools, wherever the package is installed, or any other script.
 
-python -m mmdet_consistent                      # which tools there are
+python -m mmdet_consistent                      # list the tools
 python -m mmdet_consistent train CONFIG --amp   # tools/train.py CONFIG --amp
 python -m mmdet_consistent PATH/test.py CONFIG  # e.g. mmdet's, with our operators
 """
@@ -15,7 +15,7 @@ from .utils.configs import config_root
 
 
 def tools() -> dict[str, Path]:
-    """The tools, by name."""
+    """Return the tools' files by name."""
     folder = config_root().parent / 'tools'
     files = sorted(folder.glob('*.py'))
     return {p.stem: p for p in files if '__main__' in p.read_text(encoding='utf-8')}
@@ -37,7 +37,7 @@ def run_script(path: Path, argv: list[str]) -> None:
 
 
 def main() -> None:
-    """Run the tool that the first argument names, with the other arguments."""
+    """Run the tool named by the first argument with the other arguments."""
     known = tools()
     name = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if name in ('-h', '--help'):
@@ -51,13 +51,13 @@ def main() -> None:
         return
     if name not in known:
         sys.exit(
-            f'there is no tool {name!r} here; there are {", ".join(known)} (in a '
-            'checkout also quickstart, which needs its data)'
+            f'there is no tool {name!r} here; there are {", ".join(known)} (a checkout '
+            'also has quickstart, with its data)'
         )
-    path = str(known[name])
-    sys.argv = [path, *sys.argv[2:]]
+    script = str(known[name])
+    sys.argv = [script, *sys.argv[2:]]
     sys.path[0] = str(known[name].parent)
-    runpy.run_path(path, run_name='__main__')
+    runpy.run_path(script, run_name='__main__')
 
 
 if __name__ == '__main__':

@@ -1,1 +1,1 @@
-"""Programs: those in this folder are for users, those in ``dev/`` for maintainers."""
+"""Programs: for users in this folder, for maintainers in ``dev/``."""

@@ -27,6 +27,7 @@ from mmdet_consistent.analysis.columns import select_images
 from mmdet_consistent.analysis.detector import collect_detector
 from mmdet_consistent.analysis.report import write_analysis
 from mmdet_consistent.analysis.summary import Model, Summary
+from mmdet_consistent.engine import make_safe
 from mmdet_consistent.engine.launch import load_config
 
 
@@ -119,6 +120,7 @@ def run(args: argparse.Namespace, command: str) -> list[Summary]:
     Returns:
         The results of each detector.
     """
+    make_safe()
     # Messages of the libraries would break the progress bar.
     warnings.filterwarnings('ignore')
     MMLogger.get_instance('mmengine', log_level='ERROR').setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-r"""Look for what is wrong in a data set before a training meets it.
+r"""Check a data set before training.
 
 Examples:
     python tools/check_data.py configs/quickstart/con_retinanet_bccd.py
@@ -7,7 +7,7 @@ Examples:
     python tools/check_data.py data/VOCdevkit/VOC2007 --split trainval
     python tools/check_data.py train.json --write train_clean.json
 
-Ends with status 0 if all is well, 1 if something is wrong.
+Exits with status 0 if the data are good, 1 if there is a problem.
 """
 
 import argparse
@@ -27,26 +27,30 @@ from mmdet_consistent.datasets.check_image import LEVELS, MAX_PIXELS
 from mmdet_consistent.datasets.problems import KEPT, DataError, Problem, summary
 from mmdet_consistent.utils import atomic
 
+Checked = Iterator[tuple[str, list[Problem], str]]
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('what', help='config, COCO annotation file, or VOC folder')
-    parser.add_argument('--image-folder', help='images of a COCO file')
-    parser.add_argument('--split', help='a list of a VOC folder; default: all')
-    parser.add_argument('--classes', nargs='+', help='names that a VOC folder may use')
+    parser.add_argument('--image-folder', help='folder of the images of a COCO file')
+    parser.add_argument('--split', help='list in a VOC folder; default: all lists')
+    parser.add_argument('--classes', nargs='+', help='known classes of a VOC folder')
     parser.add_argument(
         '--images',
         choices=LEVELS,
         default='full',
-        help='how closely to look at images: not, both ends of the file, decode all',
+        help='check of image files: none, both ends only, or decode completely',
     )
-    parser.add_argument('--max-pixels', type=int, default=MAX_PIXELS)
     parser.add_argument(
-        '--limit', type=int, default=20, help='problems to name; -1: all of them'
+        '--max-pixels', type=int, default=MAX_PIXELS, help='largest image allowed'
     )
-    parser.add_argument('--write', help='write a COCO file without what is bad')
+    parser.add_argument(
+        '--limit', type=int, default=20, help='number of problems to list; -1: all'
+    )
+    parser.add_argument('--write', help='write the COCO file without what is bad')
     args = parser.parse_args()
     if not Path(args.what).exists():
         parser.error(f'not found: {args.what}')
@@ -55,40 +59,49 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def check(args: argparse.Namespace) -> Iterator[tuple[str, list[Problem], str]]:
+def check(args: argparse.Namespace) -> Checked:
     """Yield name, problems and size of each data set."""
     if args.what.endswith('.json'):
-        cleaned, problems, size = check_coco_set(
+        cleaned, *found = check_coco_set(
             args.what, args.image_folder, args.images, args.max_pixels
         )
         if args.write:
             atomic.write(args.write, json.dumps(cleaned).encode())
-        yield args.what, problems, size
+        yield args.what, *found
     elif Path(args.what).is_dir():
-        lists = sorted(Path(args.what, 'ImageSets', 'Main').glob('*.txt'))
-        if args.split:
-            lists = [Path(args.what, 'ImageSets', 'Main', f'{args.split}.txt')]
-        if not lists:
-            raise DataError(f'{args.what}: no ImageSets/Main/*.txt, so no VOC folder')
-        for path in lists:
-            found = check_voc_set(
-                args.what, str(path), args.classes, args.images, args.max_pixels
-            )
-            yield str(path), *found
+        yield from check_voc_folder(args)
     else:
-        register_all_modules()
-        cfg = Config.fromfile(args.what)
-        done = set()
-        for split in ('train', 'val', 'test'):
-            loader = cfg.get(f'{split}_dataloader')
-            if not loader:
-                continue
-            for name, *found in check_dataset_config(
-                loader.dataset, args.images, args.max_pixels
-            ):
-                if name not in done:
-                    yield name, *found
-                done.add(name)
+        yield from check_config(args)
+
+
+def check_voc_folder(args: argparse.Namespace) -> Checked:
+    lists = Path(args.what, 'ImageSets', 'Main')
+    paths = [lists / f'{args.split}.txt'] if args.split else sorted(lists.glob('*.txt'))
+    if not paths:
+        raise DataError(
+            f'{args.what}: no ImageSets/Main/*.txt, so this is not a VOC folder'
+        )
+    for path in paths:
+        yield (
+            str(path),
+            *check_voc_set(
+                args.what, str(path), args.classes, args.images, args.max_pixels
+            ),
+        )
+
+
+def check_config(args: argparse.Namespace) -> Checked:
+    register_all_modules()
+    cfg = Config.fromfile(args.what)
+    done = set()
+    for split in ('train', 'val', 'test'):
+        dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset', {})
+        if not dataset:
+            continue
+        for name, *found in check_dataset_config(dataset, args.images, args.max_pixels):
+            if name not in done:
+                yield name, *found
+            done.add(name)
 
 
 def main() -> None:

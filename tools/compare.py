@@ -1,11 +1,11 @@
-"""Evaluate several checkpoints on one test set: AP, latency and parameters, a table.
+"""Compare checkpoints on one test set: a table of AP, latency and parameters.
 
 Example:
     python tools/compare.py configs/retinanet_r50_fpn.py baseline.pth \
         configs/con_retinanet_r50_fpn.py consistent.pth --out comparison.md
 
-Latency is that of one image, preprocessing and suppression included; the detectors
-take turns, so that a busy machine is busy for all of them.
+Latency is that of one image, including preprocessing and suppression. The detectors
+take turns, so that a busy machine slows all of them alike.
 """
 
 import argparse
@@ -16,8 +16,9 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-from mmdet_consistent.engine.launch import explained, load_config
-from mmdet_consistent.engine.safety import add_hooks, add_import
+from mmdet_consistent.engine import make_safe
+from mmdet_consistent.engine.launch import friendly_errors, load_config, tested_dataset
+from mmdet_consistent.engine.safeguards import add_hooks, add_import
 from mmdet_consistent.utils.atomic import write
 from mmdet_consistent.utils.errors import ConfigError
 from mmdet_consistent.utils.tables import markdown_table
@@ -38,18 +39,20 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        'pairs', nargs='+', metavar='CONFIG CHECKPOINT', help='one pair a detector'
+        'pairs', nargs='+', metavar='CONFIG CHECKPOINT', help='one pair per detector'
     )
-    parser.add_argument('--names', nargs='+', help='rows; default: the config names')
+    parser.add_argument('--names', nargs='+', help='default: the config names')
     parser.add_argument('--out', type=Path, help='write the table to this file')
-    parser.add_argument('--work-dir', default='work_dirs/compare', help='for logs')
-    parser.add_argument('--repetitions', type=int, default=20, help='of the timing')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='overrides, in every config'
+        '--work-dir', default='work_dirs/compare', help='folder for logs'
+    )
+    parser.add_argument('--repetitions', type=int, default=20, help='for the latency')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='overrides for all configs'
     )
     args = parser.parse_args()
     if len(args.pairs) % 2:
-        parser.error('give a checkpoint for every config: CONFIG CHECKPOINT …')
+        parser.error('each config needs a checkpoint: CONFIG CHECKPOINT …')
     args.pairs = list(zip(args.pairs[::2], args.pairs[1::2]))
     args.names = args.names or [Path(config).stem for config, _ in args.pairs]
     if len(args.names) != len(args.pairs) or len(set(args.names)) != len(args.names):
@@ -61,42 +64,40 @@ def parse_args() -> argparse.Namespace:
 
 
 def test_file(cfg: Config) -> str:
-    """The annotation file that a config is tested on."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    """Return the annotation file that a config is tested on."""
+    dataset = tested_dataset(cfg)
     return os.path.normpath(
         os.path.join(dataset.get('data_root') or '', dataset.ann_file)
     )
 
 
 def figures(runner: Runner) -> dict:
-    """AP of each kind in percent, from all of the evaluator's results."""
+    """Test, and return the AP of each kind in percent."""
     found = runner.test()
     values = {
         column: value
         for name, value in found.items()
         for column, metric in AP_COLUMNS.items()
-        # (COCO's is first; metrics at single thresholds have other prefixes.)
+        # (Metrics at single thresholds have other prefixes.)
         if name in (metric, f'coco/{metric}', f'pascal_voc/{metric}')
     }
     if not values:
         raise ConfigError(
-            f'test_evaluator gives {sorted(found)}, no {AP_COLUMNS["AP"]}: a '
-            "dict(type='CocoMetric', metric='bbox') is needed; an empty result also "
-            'means that nothing was detected'
+            f'test_evaluator gives {sorted(found)}, but no {AP_COLUMNS["AP"]}: add '
+            "dict(type='CocoMetric', metric='bbox'). If it is there, nothing was "
+            'detected'
         )
     return {name: 100 * value for name, value in values.items() if value >= 0}
 
 
 def one_image(runner: Runner) -> dict:
-    """The test set's first image, as a batch of one."""
+    """Return the first image of the test set, as a batch of one."""
     batch = next(iter(runner.test_dataloader))
     return {key: value[:1] for key, value in batch.items()}
 
 
 def latencies(runners: dict, repetitions: int) -> dict:
-    """Median milliseconds of one image of each detector, taken in turn."""
+    """Return each detector's median milliseconds per image, timed alternately."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
 
     def timed(model: torch.nn.Module, batch: dict):
@@ -121,7 +122,7 @@ def latencies(runners: dict, repetitions: int) -> dict:
 
 
 def compare(args: argparse.Namespace) -> str:
-    """The table, with what it is of, in Markdown."""
+    """Test and time the detectors; return a table in Markdown."""
     configs = {}
     for name, (path, checkpoint) in zip(args.names, args.pairs):
         cfg = load_config(path, args.cfg_options, work_dir=f'{args.work_dir}/{name}')
@@ -133,7 +134,7 @@ def compare(args: argparse.Namespace) -> str:
     if len(set(tested.values())) > 1:
         raise ConfigError(
             f'the configs are tested on different data: {tested}; set '
-            'test_dataloader.dataset.ann_file to one file'
+            'test_dataloader.dataset.ann_file to the same file'
         )
     runners = {name: Runner.from_cfg(cfg) for name, cfg in configs.items()}
     results = {name: figures(runner) for name, runner in runners.items()}
@@ -157,7 +158,8 @@ def compare(args: argparse.Namespace) -> str:
 
 def main() -> None:
     args = parse_args()
-    with explained():
+    make_safe()
+    with friendly_errors():
         text = compare(args)
     print(f'\n{text}')
     if args.out:

@@ -1,4 +1,4 @@
-"""Convert a Pascal VOC folder to COCO annotations, resized if asked.
+"""Convert a Pascal VOC folder to COCO annotations, and resize the images if asked.
 
 Example:
     python tools/convert_voc.py path/to/voc data/bccd --size 320 240 \
@@ -20,13 +20,13 @@ def main() -> None:
     parser.add_argument('--categories', nargs='+', required=True)
     parser.add_argument('--splits', nargs='+', default=['train', 'val', 'test'])
     parser.add_argument(
-        '--size', type=int, nargs=2, metavar=('WIDTH', 'HEIGHT'), help='pixels'
+        '--size', type=int, nargs=2, metavar=('WIDTH', 'HEIGHT'), help='in pixels'
     )
     args = parser.parse_args()
     size = tuple(args.size) if args.size else None
     for split in args.splits:
         dropped = convert(args.voc_root, split, args.categories, args.out_root, size)
-        print(f'{split}: {len(dropped)} objects without area dropped')
+        print(f'{split}: dropped {len(dropped)} objects without area')
         for sentence in dropped:
             print(f'  {sentence}')
 

@@ -1,9 +1,9 @@
-# Sourced by dist_train.sh and dist_test.sh: what starts their processes.
+# Starts the processes of dist_train.sh and dist_test.sh, which source this file.
 #
-# Reads NNODES, NODE_RANK, MASTER_ADDR, PORT (several machines) and PYTHON; each has
-# a default.
+# Reads NNODES, NODE_RANK, MASTER_ADDR and PORT (for several machines) and PYTHON; each
+# has a default.
 
-# dist_launch GPUS TOOL [arguments]: run tools/TOOL in GPUS processes, and end with
+# dist_launch GPUS TOOL [arguments]: run tools/TOOL in GPUS processes, and exit with
 # their status.
 dist_launch() {
   local gpus="$1" tool="$2" here

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Test on several GPUs (or, without any, several CPU processes).
+# Test on several GPUs, or in several CPU processes where there is no GPU.
 #
 #   tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of tools/test.py]
 #

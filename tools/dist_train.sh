@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train on several GPUs (or, without any, several CPU processes).
+# Train on several GPUs, or in several CPU processes where there is no GPU.
 #
 #   tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
 #

@@ -4,8 +4,8 @@ Example:
     python tools/export.py configs/con_retinanet_r50_fpn.py model.pth model.onnx
     python tools/predict_onnx.py model.onnx image.jpg
 
-The file holds preprocessing, anchors, both box steps and the suppression; inputs are
-plain pixels. It needs the extra `export`: pip install "mmdet_consistent[export]"
+The file contains preprocessing, anchors, all box steps and the suppression; its inputs
+are plain pixels. Requires the extra `export`: pip install "mmdet_consistent[export]"
 """
 
 import argparse
@@ -15,7 +15,8 @@ from pathlib import Path
 from mmdet.apis import init_detector
 from mmengine.config import Config, DictAction
 
-from mmdet_consistent.engine.launch import explained
+from mmdet_consistent.engine import make_safe
+from mmdet_consistent.engine.launch import friendly_errors, tested_dataset
 from mmdet_consistent.export import export_onnx
 from mmdet_consistent.utils.errors import ConfigError
 
@@ -30,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--no-nms',
         action='store_true',
-        help='every box and score, without score threshold and suppression',
+        help='return every box and score, without threshold and suppression',
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='key=value overrides'
@@ -45,28 +46,26 @@ def parse_args() -> argparse.Namespace:
 
 
 def test_resize(cfg: Config) -> dict:
-    """How the test pipeline resizes an image: ``scale``, (w, h), ``keep_ratio``.
+    """Return ``scale`` (width, height) and ``keep_ratio`` of the test pipeline.
 
     Raises:
-        ConfigError: If there is no such step.
+        ConfigError: If no step resizes the image.
     """
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    for step in dataset.pipeline:
+    for step in tested_dataset(cfg).pipeline:
         if getattr(step['type'], '__name__', step['type']) == 'Resize':
             return dict(
                 scale=list(step['scale']), keep_ratio=step.get('keep_ratio', False)
             )
     raise ConfigError(
-        "test_dataloader.dataset.pipeline has no step of type='Resize' with a scale: "
-        'the exported file has to say how images are resized'
+        "test_dataloader.dataset.pipeline has no step of type='Resize' with a scale, "
+        'which the exported file stores: add one'
     )
 
 
 def main() -> None:
     args = parse_args()
-    with explained():
+    make_safe()
+    with friendly_errors():
         cfg = Config.fromfile(args.config)
         if args.cfg_options:
             cfg.merge_from_dict(args.cfg_options)

@@ -1,4 +1,4 @@
-"""Detect with an exported file: onnxruntime, numpy and OpenCV are all it needs.
+"""Detect objects with an exported file; needs only onnxruntime, numpy and OpenCV.
 
 Example:
     python predict_onnx.py model.onnx image.jpg other.jpg --out drawn/
@@ -14,7 +14,7 @@ import onnxruntime
 
 
 def resized(image: np.ndarray, scale: list, keep_ratio: bool) -> np.ndarray:
-    """The image as the detector was tested with; ``scale`` is (width, height)."""
+    """Resize an image as for testing the detector; ``scale`` is (width, height)."""
     height, width = image.shape[:2]
     if keep_ratio:
         factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
@@ -23,7 +23,11 @@ def resized(image: np.ndarray, scale: list, keep_ratio: bool) -> np.ndarray:
 
 
 def predict(session: onnxruntime.InferenceSession, images: list) -> list:
-    """Boxes (K, 4) in pixels of each BGR image, scores (K,) and class numbers (K,)."""
+    """Detect objects in BGR images.
+
+    Returns:
+        Boxes (K, 4), xyxy in pixels, scores (K,) and class numbers (K,) of each image.
+    """
     facts = session.get_modelmeta().custom_metadata_map
     small = [resized(image, **json.loads(facts['resize'])) for image in images]
     sizes = np.array([image.shape[:2] for image in small], np.int64)
@@ -43,12 +47,11 @@ def predict(session: onnxruntime.InferenceSession, images: list) -> list:
 
 
 def main() -> None:
-    """Print every detection, and draw them if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('model', help='file of tools/export.py, with suppression')
     parser.add_argument('images', nargs='+', help='image files')
     parser.add_argument('--score', type=float, default=0.3, help='lowest score')
-    parser.add_argument('--out', type=Path, help='draw into this folder')
+    parser.add_argument('--out', type=Path, help='draw the detections into this folder')
     args = parser.parse_args()
     session = onnxruntime.InferenceSession(args.model)
     classes = json.loads(session.get_modelmeta().custom_metadata_map['classes'])

@@ -26,6 +26,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 import mmdet_consistent
+from mmdet_consistent.engine import make_safe
 from mmdet_consistent.utils import atomic, timing
 from mmdet_consistent.utils.tables import markdown_table
 
@@ -288,6 +289,7 @@ def write_docs(text: str, note: str, picture: Path) -> None:
 
 def main() -> None:
     args = parse_args()
+    make_safe()
     # A first run should show progress, not the libraries' deprecations.
     warnings.filterwarnings('ignore')
     os.chdir(ROOT)

@@ -13,8 +13,9 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import ConfigDict, DictAction
 from mmengine.runner import Runner
 
-from mmdet_consistent.engine.launch import explained, load_config
-from mmdet_consistent.engine.safety import add_hooks, add_import
+from mmdet_consistent.engine import make_safe
+from mmdet_consistent.engine.launch import friendly_errors, load_config, tested_dataset
+from mmdet_consistent.engine.safeguards import add_hooks, add_import
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,16 +46,14 @@ def parse_args() -> argparse.Namespace:
 
 
 def use_tta(cfg: ConfigDict) -> None:
-    """Wrap the model for test-time augmentation: the config's, or a flip."""
+    """Wrap the model for test-time augmentation: that of the config, or a flip."""
     if 'tta_model' not in cfg:
         cfg.tta_model = dict(
             type='DetTTAModel',
             tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
         )
+    dataset = tested_dataset(cfg)
     if 'tta_pipeline' not in cfg:
-        dataset = cfg.test_dataloader.dataset
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
         *steps, pack = dataset.pipeline
         meta_keys = (
             *pack.get('meta_keys', ('img_id', 'img_path', 'ori_shape')),
@@ -74,15 +73,13 @@ def use_tta(cfg: ConfigDict) -> None:
                 transforms=[[step] for step in others] + [flips, [pack]],
             ),
         ]
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
     dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
 def test() -> None:
     args = parse_args()
+    make_safe()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
@@ -100,7 +97,7 @@ def test() -> None:
 
 
 def main() -> None:
-    with explained():
+    with friendly_errors():
         test()
 
 

@@ -3,8 +3,8 @@
 Example:
     python tools/train.py configs/con_retinanet_r50_fpn.py --amp
 
-A training that was stopped, in whatever way, goes on with --resume as if it had not
-been: same weights, same log. See docs/reliability.md.
+Interrupted training, however it was stopped, resumes bit for bit with --resume. See
+docs/reliability.md.
 """
 
 import argparse
@@ -14,8 +14,9 @@ import torch
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 
-from mmdet_consistent.engine.launch import explained, load_config
-from mmdet_consistent.engine.safety import make_safe
+from mmdet_consistent.engine import make_safe
+from mmdet_consistent.engine.launch import friendly_errors, load_config
+from mmdet_consistent.engine.safeguards import add_safeguards
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,25 +27,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
     parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale lr with the batch size'
+        '--auto-scale-lr', action='store_true', help='scale the lr with the batch size'
     )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
-        help='go on from this checkpoint; alone: from the last good one there is',
+        help='resume from this checkpoint; without a name, from the last good one',
     )
     parser.add_argument(
         '--bad-data',
         choices=['drop', 'refuse', 'keep'],
         default='drop',
-        help='bad images and objects: name and leave out, stop, or do not look',
+        help='bad images and objects: name and leave out, stop, or do not check',
     )
     parser.add_argument(
         '--check-images',
         choices=['no', 'quick', 'full'],
         default='no',
-        help='look at image files before training: both ends, or decode all of them',
+        help='check image files before training: both ends only, or decode them',
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='key=value overrides'
@@ -58,13 +59,14 @@ def parse_args() -> argparse.Namespace:
 
 def train() -> None:
     args = parse_args()
+    make_safe()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
     if args.amp:
         if not torch.cuda.is_available():
             raise SystemExit(
-                '--amp: mmengine has mixed precision on GPUs only, and there is none '
-                'here; leave --amp out'
+                '--amp: mmengine has mixed precision on GPUs only, and this machine '
+                'has none; leave --amp out'
             )
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -78,12 +80,12 @@ def train() -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    make_safe(cfg, args.bad_data, args.check_images)
+    add_safeguards(cfg, args.bad_data, args.check_images)
     Runner.from_cfg(cfg).train()
 
 
 def main() -> None:
-    with explained():
+    with friendly_errors():
         train()
 
 

@@ -53,7 +53,7 @@ class AlignedFeatures(Addition):
 
     def attach(self, head: Any) -> None:
         """Replace each box output by an :class:`AlignedConv2d`."""
-        if head.reg_stages == 1 and not head.layout.num_extra:
+        if head.reg_stages == 1 and not head.num_extra:
             raise ValueError(
                 'AlignedFeatures has nothing to align with reg_stages=1: set '
                 'reg_stages to 2, or remove AlignedFeatures'

@@ -1,4 +1,4 @@
-"""A prediction of how well each box fits, which tempers its score."""
+"""Predicted localisation confidence, which tempers the scores."""
 
 from collections.abc import Callable
 from typing import Any, Optional

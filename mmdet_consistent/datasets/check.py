@@ -1,9 +1,11 @@
-"""Check whole data sets: a COCO file, a VOC folder, or all that a config names."""
+"""Check whole data sets: a COCO file, a VOC folder, or those that a config names."""
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
+
+from mmdet.registry import DATASETS
 
 from .check_coco import check_coco, read_coco
 from .check_image import MAX_PIXELS
@@ -17,10 +19,10 @@ def check_coco_set(
     images: str = 'full',
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[dict, list[Problem], str]:
-    """Check a COCO file.
+    """Check a COCO file; see :func:`.check_coco.check_coco` for the arguments.
 
     Returns:
-        The content without what is bad, the problems, and how much was looked at.
+        The content without what is bad, the problems, and the size of the data set.
     """
     content = read_coco(ann_file)
     size = f'{len(content["images"])} images, {len(content["annotations"])} objects'
@@ -39,37 +41,35 @@ def check_voc_set(
 
     Args:
         root: Folder with Annotations and JPEGImages.
-        list_file: File with one name a line.
-        classes: Names that are known; None takes every name.
-        images: How closely to look at images: ``no``, ``quick`` or ``full``.
-        max_pixels: More pixels than this are too many for an image.
+        list_file: File with one name per line.
+        classes: See :func:`.check_voc.check_voc_file`, also for the others.
+        images: See there.
+        max_pixels: See there.
 
     Returns:
-        The problems, and how much was looked at.
+        The problems, and the size of the data set.
     """
     problems = []
     objects = 0
     names = read_list(list_file)
     for name in names:
-        tree, found = check_voc_file(
-            Path(root, 'Annotations', f'{name}.xml'),
-            Path(root, 'JPEGImages', f'{name}.jpg'),
-            classes,
-            images,
-            max_pixels,
+        xml_path = Path(root, 'Annotations', f'{name}.xml')
+        image_path = Path(root, 'JPEGImages', f'{name}.jpg')
+        annotation, found = check_voc_file(
+            xml_path, image_path, classes, images, max_pixels
         )
         problems += found
-        objects += 0 if tree is None else len(tree.getroot().findall('object'))
+        objects += 0 if annotation is None else len(annotation.findall('object'))
     return problems, f'{len(names)} images, {objects} good objects'
 
 
 def check_dataset_config(
     config: dict, images: str = 'full', max_pixels: int = MAX_PIXELS
 ) -> Iterator[tuple[str, list[Problem], str]]:
-    """Check what a ``dataset`` field of a config reads, wrappers included.
+    """Check the data of a ``dataset`` field of a config, wrappers included.
 
     Yields:
-        Annotation file, problems, and how much was looked at.
+        Annotation file, problems and size of each data set.
 
     Raises:
         DataError: If a file can't be read, or is neither COCO's nor VOC's.
@@ -89,22 +89,12 @@ def check_dataset_config(
         _, problems, size = check_coco_set(ann_file, folder, images, max_pixels)
     elif ann_file.endswith('.txt'):
         folder = os.path.join(root, prefix.get('sub_data_root', ''))
-        classes = _classes(config)
+        known = getattr(DATASETS.get(config.get('type', '')), 'METAINFO', {})
+        classes = {**known, **(config.get('metainfo') or {})}.get('classes')
         problems, size = check_voc_set(folder, ann_file, classes, images, max_pixels)
     else:
         raise DataError(
-            f'{ann_file}: not a .json (COCO) or .txt (VOC) annotation file, which is '
-            'all that can be checked'
+            f'{ann_file}: not a .json (COCO) or .txt (VOC) annotation file, and these '
+            'are all that can be checked'
         )
     yield ann_file, problems, size
-
-
-def _classes(config: dict) -> Optional[Sequence[str]]:
-    """The config's classes, else those of its data set type."""
-    classes: Any = (config.get('metainfo') or {}).get('classes')
-    if classes is not None:
-        return classes
-    from mmdet.registry import DATASETS
-
-    known = DATASETS.get(config.get('type', ''))
-    return getattr(known, 'METAINFO', {}).get('classes')

@@ -1,10 +1,11 @@
-"""mmdet's data sets, which look at their data before they use them."""
+"""mmdet's data sets, with a check of their data."""
 
 import json
 import logging
 import os
 import tempfile
-from typing import Any, Union
+import xml.etree.ElementTree as ElementTree
+from typing import TYPE_CHECKING, Any, Optional
 
 from mmdet.datasets import CocoDataset, VOCDataset, XMLDataset
 from mmdet.registry import DATASETS
@@ -16,26 +17,37 @@ from .check_image import LEVELS, MAX_PIXELS, check_image
 from .check_voc import check_voc_file, read_list
 from .problems import IMAGE, KEPT, DataError, Problem, summary
 
+if TYPE_CHECKING:  # The mixins stand before one of mmdet's data sets.
+    from mmdet.datasets import XMLDataset as AnyDataset
+else:
+    AnyDataset = object
 
-class CheckedMixin:
+
+class CheckedMixin(AnyDataset):
     """Checks annotations and images when the data set is built, and while it loads.
 
-    In training, what is wrong is named, counted and left out, or the run is
-    refused. While validating and testing an image can't be left out without
-    changing the result, so a bad one is refused there; bad objects are named.
+    In training, what is bad is named, counted and left out, or the run is refused. In
+    validation and testing, leaving out an image would change the result, so a bad
+    image is refused; bad objects are named.
 
     Args:
-        on_bad_data: ``drop`` goes on without what is bad; ``refuse`` stops.
+        on_bad_data: ``drop`` leaves out what is bad; ``refuse`` stops.
         check_images: ``no``, ``quick`` (both ends of every file; 0.2 ms each) or
             ``full`` (decodes every image). An image that fails to load later on
             is named in any case.
-        max_pixels: An image with more pixels than this is bad.
-        args: As the data set's own.
-        kwargs: As the data set's own.
+        max_pixels: Largest number of pixels that an image may have.
+        args: Arguments of the data set.
+        kwargs: Arguments of the data set.
 
     Attributes:
-        problems: What was found.
+        problems: Problems found so far.
+
+    Raises:
+        ValueError: If there is no such option.
+        DataError: If the run is refused.
     """
+
+    ann_file: str
 
     def __init__(
         self,
@@ -57,11 +69,11 @@ class CheckedMixin:
         self.problems: list[Problem] = []
         super().__init__(*args, **kwargs)
 
-    def tell(self, problems: list[Problem]) -> None:
-        """Log what is wrong, or stop.
+    def report(self, problems: list[Problem]) -> None:
+        """Log the problems, or stop.
 
         Raises:
-            DataError: If the run is to be refused.
+            DataError: If the run is refused.
         """
         self.problems += problems
         serious = [p for p in problems if p.effect != KEPT]
@@ -70,7 +82,7 @@ class CheckedMixin:
             raise DataError(
                 f'{self.ann_file}: {len(serious)} problems, and '
                 f"on_bad_data='refuse':\n{summary(serious)}\n"
-                "on_bad_data='drop' goes on without them"
+                "on_bad_data='drop' leaves them out"
             )
         if fatal:
             raise DataError(
@@ -78,14 +90,10 @@ class CheckedMixin:
                 f'leaving them out would change the result:\n{summary(fatal)}'
             )
         if problems:
-            print_log(
-                f'{self.ann_file}: {len(problems)} problems:\n{summary(problems)}',
-                logger='current',
-                level=logging.WARNING,
-            )
+            _warn(f'{self.ann_file}: {len(problems)} problems:\n{summary(problems)}')
 
     def prepare_data(self, idx: int) -> Any:
-        """Load and augment an image; one that can't be loaded is named."""
+        """Load and augment an image; name it if it can't be loaded."""
         try:
             return super().prepare_data(idx)
         except Exception as error:
@@ -97,9 +105,7 @@ class CheckedMixin:
             if self.test_mode or self.on_bad_data == 'refuse':
                 raise DataError(str(problem)) from error
             self.problems.append(problem)
-            print_log(
-                f'{problem}: another is taken', logger='current', level=logging.WARNING
-            )
+            _warn(f'{problem}: another image replaces it')
             return None
 
 
@@ -108,14 +114,13 @@ class CheckedCocoDataset(CheckedMixin, CocoDataset):
     """mmdet's CocoDataset, checked.
 
     One line turns it on: ``train_dataloader = dict(dataset=dict(type=
-    'CheckedCocoDataset'))``; options as in :class:`CheckedMixin`.
+    'CheckedCocoDataset'))``. See :class:`CheckedMixin` for its options.
     """
 
     def load_data_list(self) -> list[dict]:
         """Check the annotation file, then load what is good in it."""
         with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
             content = read_coco(path)
-        counts = {field: len(content[field]) for field in ('images', 'annotations')}
         content, problems = check_coco(
             content,
             self.ann_file,
@@ -123,9 +128,9 @@ class CheckedCocoDataset(CheckedMixin, CocoDataset):
             self.check_images,
             self.max_pixels,
         )
-        self.tell(problems)
-        unchanged = all(len(content[field]) == n for field, n in counts.items())
-        if unchanged and all(p.kind != 'object without area field' for p in problems):
+        self.report(problems)
+        filled_in = 'object without area field'
+        if all(p.effect == KEPT and p.kind != filled_in for p in problems):
             return super().load_data_list()
         if not content['images']:
             raise DataError(
@@ -146,39 +151,28 @@ class CheckedXMLMixin(CheckedMixin):
     """Checks VOC files one by one as they are parsed."""
 
     def load_data_list(self) -> list[dict]:
-        """Check and load; an image that can't be used is left out."""
+        """Check and load the data, without the images that can't be used."""
         with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
             names = read_list(path)
         self._found: list[Problem] = []
-        loaded = [info for info in super().load_data_list() if info is not None]
-        seen: set[str] = set()
-        data_list = []
-        for info in loaded:
-            if info['img_id'] in seen:
-                detail = 'it is in the list twice'
-                self._found.append(
-                    Problem(
-                        'duplicate image id',
-                        self.ann_file,
-                        info['img_id'],
-                        detail,
-                        IMAGE,
-                    )
-                )
-                continue
-            seen.add(info['img_id'])
-            data_list.append(info)
-        self.tell(self._found)
-        if not data_list:
+        loaded: dict[str, dict] = {}
+        for info in super().load_data_list():
+            if info is not None and info['img_id'] in loaded:
+                problem = ('duplicate image id', self.ann_file, info['img_id'])
+                self._found.append(Problem(*problem, 'it is in the list twice', IMAGE))
+            elif info is not None:
+                loaded[info['img_id']] = info
+        self.report(self._found)
+        if not loaded:
             raise DataError(
                 f'{self.ann_file}: not one of {len(names)} images can be used:\n'
                 f'{summary(self._found)}'
             )
-        return data_list
+        return list(loaded.values())
 
-    def parse_data_info(self, img_info: dict) -> Union[dict, None]:
+    def parse_data_info(self, img_info: dict) -> Optional[dict]:
         """Parse a VOC file without its bad objects; None if the image is bad."""
-        tree, problems = check_voc_file(
+        root, problems = check_voc_file(
             img_info['xml_path'],
             os.path.join(self.sub_data_root, img_info['file_name']),
             self._metainfo['classes'],
@@ -186,22 +180,26 @@ class CheckedXMLMixin(CheckedMixin):
             self.max_pixels,
         )
         self._found += problems
-        if tree is None:
+        if root is None:
             return None
         if not problems:
             return super().parse_data_info(img_info)
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, os.path.basename(img_info['xml_path']))
-            tree.write(path)
+            ElementTree.ElementTree(root).write(path)
             info = super().parse_data_info(dict(img_info, xml_path=path))
         return dict(info, xml_path=img_info['xml_path'])
 
 
 @DATASETS.register_module()
 class CheckedXMLDataset(CheckedXMLMixin, XMLDataset):
-    """mmdet's XMLDataset, checked; options as in :class:`CheckedMixin`."""
+    """mmdet's XMLDataset, checked; see :class:`CheckedMixin` for its options."""
 
 
 @DATASETS.register_module()
 class CheckedVOCDataset(CheckedXMLMixin, VOCDataset):
-    """mmdet's VOCDataset, checked; options as in :class:`CheckedMixin`."""
+    """mmdet's VOCDataset, checked; see :class:`CheckedMixin` for its options."""
+
+
+def _warn(text: str) -> None:
+    print_log(text, logger='current', level=logging.WARNING)

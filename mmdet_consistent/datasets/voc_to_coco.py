@@ -1,17 +1,18 @@
-"""Pascal VOC annotations to one COCO dictionary, with an optional resize."""
+"""Convert Pascal VOC annotations to COCO's, and resize the images if asked."""
 
 import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import cv2
 
 from ..utils import atomic
+from .check_voc import check_object, corners
 
 
-def read_objects(xml_path: Path, categories: Sequence[str]) -> tuple[list, list]:
+def read_objects(xml_path: Path, categories: Sequence[str]) -> tuple[list, list[str]]:
     """Read the objects of one VOC file.
 
     Args:
@@ -19,12 +20,12 @@ def read_objects(xml_path: Path, categories: Sequence[str]) -> tuple[list, list]
         categories: Known category names, in the order of their ids (from 1).
 
     Returns:
-        ``(category_id, (x1, y1, x2, y2))`` of each sound object, pixels; and a
-        sentence for each object dropped because its box has no area.
+        ``(category_id, [x1, y1, x2, y2])`` of each valid object, in pixels; and one
+        sentence per object that is dropped because its box has no area.
 
     Raises:
-        ValueError: Naming the file, the field and the value, where the file is
-            no XML, the category is unknown, or a coordinate is no number.
+        ValueError: If the file is not XML, a category is unknown, or a coordinate is
+            not a number. The message names the file, the field and the value.
     """
     try:
         root = ElementTree.parse(xml_path).getroot()
@@ -32,27 +33,16 @@ def read_objects(xml_path: Path, categories: Sequence[str]) -> tuple[list, list]
         raise ValueError(f'{xml_path}: not a readable XML file ({error})') from error
     objects, dropped = [], []
     for index, element in enumerate(root.iter('object')):
-        name = element.findtext('name')
-        if name not in categories:
-            raise ValueError(
-                f'{xml_path}: object {index} has name={name!r}; known categories '
-                f'are {list(categories)}'
+        name = element.findtext('name', '')
+        kind, detail, _ = check_object(element, categories, None) or ('', '', '')
+        if kind in ('unknown category', 'box that is no number'):
+            raise ValueError(f'{xml_path}: object {index} has {detail} ({kind})')
+        if kind:
+            dropped.append(
+                f'{xml_path.name}: object {index} ({name}): {kind}: {detail}'
             )
-        box = []
-        for field in ('xmin', 'ymin', 'xmax', 'ymax'):
-            text = element.findtext(f'bndbox/{field}')
-            try:
-                box.append(float(text))
-            except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f'{xml_path}: object {index} has {field}={text!r}, which is '
-                    'not a number'
-                ) from error
-        x1, y1, x2, y2 = box
-        if not (x2 > x1 and y2 > y1):
-            dropped.append(f'{xml_path.name}: object {index} ({name}) box {box}')
-            continue
-        objects.append((categories.index(name) + 1, (x1, y1, x2, y2)))
+        else:
+            objects.append((categories.index(name) + 1, corners(element)))
     return objects, dropped
 
 
@@ -71,37 +61,37 @@ def convert(
         split: Name of the split's list, such as ``train``.
         categories: Category names in the order of their ids (from 1).
         out_root: Folder to write to.
-        size: (width, height) in pixels to resize every image to.
-        quality: JPEG quality of resized images.
+        size: Width and height in pixels to resize every image to.
+        quality: JPEG quality of the written images.
 
     Returns:
-        A sentence for each object dropped because its box has no area.
+        One sentence per object that is dropped because its box has no area.
 
     Raises:
-        ValueError: Naming file, field and value of what can't be read.
+        ValueError: If a file can't be read; see :func:`read_objects`.
     """
     names = (voc_root / 'ImageSets' / 'Main' / f'{split}.txt').read_text().split()
-    images, annotations, dropped = [], [], []
-    (out_root / 'images').mkdir(parents=True, exist_ok=True)
-    (out_root / 'annotations').mkdir(parents=True, exist_ok=True)
-    for image_id, name in enumerate(names, start=1):
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    dropped = []
+    for name in names:
         image_path = voc_root / 'JPEGImages' / f'{name}.jpg'
         image = cv2.imread(str(image_path))
         if image is None:
             raise ValueError(f'{image_path}: missing, or not a readable image')
         height, width = image.shape[:2]
-        new_width, new_height = size or (width, height)
         if size is not None:
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        file_name = f'{name}.jpg'
+        new_height, new_width = image.shape[:2]
         encoded = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        file_name = f'{name}.jpg'
         atomic.write(out_root / 'images' / file_name, encoded.tobytes())
+        image_id = len(images) + 1
         images.append(
             dict(id=image_id, file_name=file_name, width=new_width, height=new_height)
         )
-        objects, bad = read_objects(
-            voc_root / 'Annotations' / f'{name}.xml', categories
-        )
+        xml_path = voc_root / 'Annotations' / f'{name}.xml'
+        objects, bad = read_objects(xml_path, categories)
         dropped += bad
         for category_id, (x1, y1, x2, y2) in objects:
             x1, x2 = (min(max(x, 0), width) * new_width / width for x in (x1, x2))

@@ -1,7 +1,8 @@
-"""Compare the parameters in a checkpoint with those of a model."""
+"""Compare the parameters of a checkpoint with those of a model."""
 
-from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -10,13 +11,13 @@ from torch import nn
 
 @dataclass
 class Mismatch:
-    """Where a checkpoint and a model differ.
+    """Differences between a checkpoint and a model.
 
     Attributes:
-        missing: Names that the model has and the file hasn't.
-        left_over: Names that the file has and the model hasn't.
-        shapes: Name to (shape in the file, shape in the model).
-        fitting: Number of names that agree in name and shape.
+        missing: Parameters of the model that are not in the file.
+        left_over: Parameters of the file that are not in the model.
+        shapes: Name to shape in the file and shape in the model.
+        fitting: Number of parameters that agree in name and shape.
     """
 
     missing: list[str] = field(default_factory=list)
@@ -28,66 +29,57 @@ class Mismatch:
         return bool(self.missing or self.left_over or self.shapes)
 
     def table(self, limit: int = 20) -> str:
-        """One row for each module that differs.
+        """List the modules that differ, one per row.
 
         Args:
-            limit: Rows at most; more are counted in the last line.
+            limit: Largest number of rows; the last line counts the others.
         """
-        rows = [('module', 'in the file', 'in the model')]
-        for name, names in _by_module(self.missing).items():
-            rows.append((name, 'missing', _list(names)))
-        for name, names in _by_module(self.left_over).items():
-            rows.append((name, f'left over: {_list(names)}', '-'))
-        for name, (in_file, in_model) in self.shapes.items():
-            rows.append((name, _shape(in_file), _shape(in_model)))
-        extra = len(rows) - 1 - limit
-        rows = rows[: limit + 1]
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        lines = [
-            '  '.join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip()
-            for row in rows
+        rows = [
+            ('module', 'in the file', 'in the model'),
+            *((name, 'missing', leaves) for name, leaves in _by_module(self.missing)),
+            *(
+                (name, f'left over: {leaves}', '-')
+                for name, leaves in _by_module(self.left_over)
+            ),
+            *((name, *map(_shape, shapes)) for name, shapes in self.shapes.items()),
         ]
-        if extra > 0:
-            lines.append(f'and {extra} more')
+        shown = rows[: limit + 1]
+        widths = [max(map(len, column)) for column in zip(*shown)]
+        lines = ['  '.join(map(str.ljust, row, widths)).rstrip() for row in shown]
+        if len(rows) > len(shown):
+            lines.append(f'and {len(rows) - len(shown)} more')
         return '\n'.join(lines)
 
 
 def compare(model: nn.Module, state_dict: dict) -> Mismatch:
-    """Compare by name and shape.
+    """Compare a checkpoint with a model by name and shape.
 
     Args:
         model: The model, not wrapped.
-        state_dict: Name to tensor; a leading ``module.`` is ignored, as
-            mmengine does.
+        state_dict: Name to tensor. A leading ``module.`` is ignored, as in mmengine.
     """
-    theirs = {k[7:] if k.startswith('module.') else k: v for k, v in state_dict.items()}
+    theirs = {name.removeprefix('module.'): v for name, v in state_dict.items()}
     ours = model.state_dict()
-    result = Mismatch()
+    result = Mismatch(left_over=[name for name in theirs if name not in ours])
     for name, value in ours.items():
         if name not in theirs:
             # Files from before torch 0.4.1 don't hold these counters.
             if not name.endswith('num_batches_tracked'):
                 result.missing.append(name)
-        elif not isinstance(theirs[name], torch.Tensor):
-            result.shapes[name] = ((), tuple(value.shape))
-        elif theirs[name].shape != value.shape:
-            result.shapes[name] = (tuple(theirs[name].shape), tuple(value.shape))
-        else:
+            continue
+        shape = tuple(getattr(theirs[name], 'shape', ()))
+        if torch.is_tensor(theirs[name]) and shape == tuple(value.shape):
             result.fitting += 1
-    result.left_over = [name for name in theirs if name not in ours]
+        else:
+            result.shapes[name] = (shape, tuple(value.shape))
     return result
 
 
-def _by_module(names: list[str]) -> dict[str, list[str]]:
-    groups = defaultdict(list)
-    for name in names:
-        module, _, leaf = name.rpartition('.')
-        groups[module].append(leaf)
-    return dict(groups)
-
-
-def _list(names: list[str]) -> str:
-    return ', '.join(names[:4]) + (', …' if len(names) > 4 else '')
+def _by_module(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield each module with the first names of its parameters."""
+    for module, group in groupby(names, key=lambda name: name.rpartition('.')[0]):
+        leaves = [name.rpartition('.')[2] for name in group]
+        yield module, ', '.join(leaves[:4]) + (', …' if len(leaves) > 4 else '')
 
 
 def _shape(shape: tuple) -> str:
@@ -95,7 +87,7 @@ def _shape(shape: tuple) -> str:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The detector itself, out of distributed and test-time wrappers."""
+    """Return the detector inside distributed and test-time wrappers."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+        model = model.module  # type: ignore[assignment]
     return model

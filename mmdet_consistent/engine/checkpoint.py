@@ -1,4 +1,4 @@
-"""Load checkpoints without executing them, and say what is wrong with a bad one."""
+"""Load checkpoints without executing them, and explain what is wrong with a bad one."""
 
 import pickle
 import warnings
@@ -6,92 +6,89 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional, Union
-from urllib.parse import urlparse
 
-import torch
-from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
-from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from ..utils.errors import UserError
 from .restricted_pickle import HAS_ALLOW_LIST, torch_load
 
-# The way to allow a class, as it stands in a message.
-_ALLOW = 'torch.serialization.add_safe_globals([TheClass])'
-if not HAS_ALLOW_LIST:
-    _ALLOW = f'mmdet_consistent.engine.restricted_pickle.{_ALLOW.split(".", 2)[2]}'
+_LIST = 'torch.serialization' if HAS_ALLOW_LIST else torch_load.__module__
 RESUMABLE = ('meta', 'state_dict', 'message_hub', 'optimizer')
 
 
 class CheckpointError(UserError, RuntimeError):
-    """A checkpoint can't be used; the message names the file and the way out."""
+    """A checkpoint can't be used; the message names the file and suggests a fix."""
 
 
 def load(path: Union[str, Path], map_location: Any = None) -> dict:
-    """Load a local checkpoint; nothing in the file is executed.
+    """Load a local checkpoint without executing anything in it.
 
     Args:
         path: The file.
         map_location: As for ``torch.load``.
 
     Returns:
-        What was saved, less the old ``meta['config']``, which mmengine would run
-        as Python when it resumes.
+        The saved dictionary without ``meta['config']``, which mmengine would run as
+        Python when it resumes.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If the file is damaged, is no checkpoint, or holds
+        CheckpointError: If the file is damaged, is not a checkpoint, or holds
             objects that are not on torch's allow-list.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f'checkpoint not found: {path}')
-    size = path.stat().st_size
-    name = f'{path} ({size / 1e6:.1f} MB)'
-    if zipfile.is_zipfile(path):
-        _verify_checksums(path, name)
+    name = f'{path} ({path.stat().st_size / 1e6:.1f} MB)'
     try:
+        _verify_checksums(path, name)
         with warnings.catch_warnings():
-            # torch's advice about pickle protocols: the error below says more.
+            # torch's advice about pickle protocols: the errors below say more.
             warnings.filterwarnings('ignore', 'Detected pickle protocol')
             checkpoint = torch_load(path, map_location)
-    except (pickle.UnpicklingError, ValueError) as error:
-        if 'Unsupported global' in str(error) or 'the file looks up' in str(error):
+    except (CheckpointError, MemoryError):
+        raise
+    except Exception as error:
+        is_pickles = isinstance(error, (pickle.UnpicklingError, ValueError))
+        refused = ('Unsupported global', 'the file looks up')
+        if is_pickles and any(text in str(error) for text in refused):
             raise CheckpointError(
                 f'{name} holds objects that are not plain weights, and loading them '
                 f'could run code: {_first_line(error)}. If you trust the file and its '
-                f'class, {_ALLOW} before loading allows it'
+                f'class, call {_LIST}.add_safe_globals([TheClass]) before loading'
             ) from error
-        raise CheckpointError(_damaged(name, error)) from error
-    except (RuntimeError, EOFError, KeyError, AssertionError, TypeError) as error:
-        raise CheckpointError(_damaged(name, error)) from error
-    except (AttributeError, IndexError, UnicodeDecodeError, OSError) as error:
-        raise CheckpointError(_damaged(name, error)) from error
+        raise CheckpointError(
+            f'{name} is not a checkpoint, or was cut off while it was written or '
+            f'copied: {_first_line(error)}. Use another one; tools/train.py --resume '
+            'finds the last good one'
+        ) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             f'{name} holds a {type(checkpoint).__name__}, not the dictionary of a '
             'checkpoint'
         )
-    return _harmless(checkpoint, name)
+    meta = checkpoint.get('meta')
+    if isinstance(meta, dict) and meta.pop('config', None) is not None:
+        print_log(
+            f"{name}: meta['config'] is left out, which mmengine would run as Python",
+            logger='current',
+        )
+    return checkpoint
 
 
-def newest_good(
-    candidates: Iterable[Path],
-) -> tuple[Optional[Path], list[str]]:
-    """Find the first checkpoint that a training can go on from.
+def newest_good(candidates: Iterable[Path]) -> tuple[Optional[Path], list[str]]:
+    """Find the first checkpoint from which training can resume.
 
     Args:
         candidates: Files, the preferred one first.
 
     Returns:
-        The file, or None; and a sentence for each one before it that is no good.
+        The file, or None; and one sentence per bad file before it.
     """
     problems = []
     for path in candidates:
         try:
-            checkpoint = load(path, map_location='cpu')
-            check_resumable(checkpoint, path)
+            check_resumable(load(path, map_location='cpu'), path)
         except (CheckpointError, OSError) as error:
             problems.append(str(error))
         else:
@@ -103,89 +100,33 @@ def check_resumable(checkpoint: dict, path: Union[str, Path]) -> None:
     """Refuse a checkpoint that holds weights only.
 
     Raises:
-        CheckpointError: Naming what is not in it.
+        CheckpointError: If something is missing. The message names it.
     """
     absent = [key for key in RESUMABLE if key not in checkpoint]
     if absent:
         raise CheckpointError(
-            f'{path} has no {", ".join(absent)}: training cannot go on from it. To '
-            'start a new training with its weights, set load_from and leave resume out'
+            f'{path} has no {", ".join(absent)}: training cannot resume from it. To '
+            'start a new training with its weights, set load_from without resume'
         )
 
 
-def install_loaders() -> None:
-    """Make mmengine load local and downloaded files by :func:`load`."""
-    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
-    CheckpointLoader.register_scheme(
-        prefixes=('http://', 'https://'), loader=load_from_http, force=True
-    )
-    # torchvision:// and open-mmlab:// call it by this name.
-    mmengine_checkpoint.load_from_http = load_from_http
-
-
-def load_from_local(filename: str, map_location: Any = None) -> dict:
-    """Load a file for mmengine, which logs this name from the tenth letter on."""
-    return load(filename, map_location)
-
-
-def load_from_http(
-    filename: str,
-    map_location: Any = None,
-    model_dir: Optional[str] = None,
-    progress: bool = True,
-) -> dict:
-    """Load from an address for mmengine: rank 0 downloads, all read its copy."""
-
-    def fetch() -> dict:
-        # torch.hub.load_state_dict_from_url would load it in its own way.
-        folder = Path(model_dir or Path(torch.hub.get_dir()) / 'checkpoints')
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / Path(urlparse(filename).path).name
-        if not path.is_file():
-            torch.hub.download_url_to_file(filename, str(path), progress=progress)
-        return load(path, map_location)
-
-    checkpoint = fetch() if get_rank() == 0 else None
-    barrier()
-    return fetch() if checkpoint is None else checkpoint
-
-
 def _verify_checksums(path: Path, name: str) -> None:
-    """Torch doesn't look at the checksums it writes: a flipped bit would pass."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise CheckpointError(_damaged(name, error)) from error
+    """Check what torch writes but does not check: a flipped bit would go unnoticed."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        bad = archive.testzip()
     if bad is not None:
         raise CheckpointError(
-            f'{name} is damaged: the checksum of its record {bad!r} is wrong. Take '
+            f'{name} is damaged: the checksum of its record {bad!r} is wrong. Use '
             'another checkpoint, or copy it again'
         )
 
 
-def _harmless(checkpoint: dict, name: str) -> dict:
-    meta = checkpoint.get('meta')
-    if isinstance(meta, dict) and meta.pop('config', None) is not None:
-        print_log(
-            f"{name}: meta['config'] is left out, which mmengine would run as Python",
-            logger='current',
-        )
-    return checkpoint
-
-
-def _damaged(name: str, error: Exception) -> str:
-    return (
-        f'{name} is no checkpoint, or was cut off while it was written or copied: '
-        f'{_first_line(error)}. Take another one; tools/train.py --resume finds the '
-        'last good one by itself'
-    )
-
-
 def _first_line(error: Exception) -> str:
-    """The cause, without torch's advice to load the file unsafely."""
+    """Return the cause, without torch's advice to load the file unsafely."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # (Since torch 2.6 what is wrong comes last of all.)
+    # (Since torch 2.6 the cause comes last.)
     cause = [line for line in lines if 'WeightsUnpickler error: ' in line]
     lines = cause or [line for line in lines if 'weights_only' not in line] or lines
     text = lines[0] if lines else type(error).__name__

@@ -1,17 +1,20 @@
-"""One training a folder at a time."""
+"""Lets only one training at a time write to a work folder."""
 
-import errno
-import fcntl
 import os
 import socket
+import warnings
 from pathlib import Path
-from typing import Optional, Union
+from typing import Union
+from weakref import WeakValueDictionary
 
 from ..utils.errors import UserError
 
-NAME = 'training.lock'
-# What a system says when somebody else has the lock.
-HELD = (errno.EACCES, errno.EAGAIN)
+with warnings.catch_warnings():
+    # It warns where the system has no file locks; we warn when a training needs one.
+    warnings.simplefilter('ignore')
+    from filelock import FileLock, SoftFileLock, Timeout
+
+LOCK, HOLDER = 'training.lock', 'training.holder'
 
 
 class FolderInUseError(UserError, RuntimeError):
@@ -19,50 +22,56 @@ class FolderInUseError(UserError, RuntimeError):
 
 
 class FolderLock:
-    """Holds a folder for this process, until it ends (however it ends) or lets go.
+    """Holds a folder for this process until it is released or the process ends.
 
-    It is the system's lock of a file, so a killed process holds nothing, and forks
-    such as a data loader's workers don't hold it either.
+    It is the operating system's lock of a file, so a killed process holds nothing.
+    Forked processes, such as data loader workers, don't hold it either (before
+    filelock 3.32 they do until they notice that their parent has died).
     """
 
+    # A training that this process has interrupted, as in a notebook, gives way to the
+    # next: it may be alive in a traceback.
+    _of_this_process: 'WeakValueDictionary[Path, FolderLock]' = WeakValueDictionary()
+
     def __init__(self, folder: Union[str, Path]) -> None:
-        self.path = Path(folder, NAME)
-        self._descriptor: Optional[int] = None
+        self.folder = Path(folder)
+        self._lock = FileLock(self.folder / LOCK, thread_local=False)
 
     def acquire(self) -> bool:
-        """Take it.
+        """Take the lock.
 
         Returns:
-            Whether files can be locked there at all; without, nobody is kept out.
+            False if files in the folder cannot be locked; then nobody is kept out.
 
         Raises:
-            FolderInUseError: If another process holds it; says which.
+            FolderInUseError: If another process holds it. The message names it.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        holder, key = self.folder / HOLDER, self.folder.resolve()
+        if key in self._of_this_process:
+            self._of_this_process[key].release()
+        if isinstance(self._lock, SoftFileLock):
+            return False  # A mere file, which would outlive a killed process.
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(descriptor, 200).decode(errors='replace').strip()
-            os.close(descriptor)
-            if error.errno not in HELD:
-                return False
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')
+                self._lock.acquire(timeout=0)
+        except Timeout:
+            name = holder.read_text() if holder.is_file() else 'unknown process'
             raise FolderInUseError(
-                f'{self.path.parent} is in use by another training '
-                f'({holder or "it has not said which"}): two would overwrite each '
-                'other. Wait for it or end it (it may have outlived the program that '
-                'started it), or choose another --work-dir'
-            ) from error
-        self._descriptor = descriptor
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f'process {os.getpid()}, {socket.gethostname()}'.encode())
+                f'{self.folder} is in use by another training ({name}): two would '
+                'overwrite each other. Wait for it or end it (it may have outlived '
+                'the program that started it), or choose another --work-dir'
+            ) from None
+        except (OSError, NotImplementedError):
+            return False
+        if isinstance(self._lock, SoftFileLock):  # filelock's own fall-back
+            self.release()
+            return False
+        self._of_this_process[key] = self
+        holder.write_text(f'process {os.getpid()}, {socket.gethostname()}')
         return True
 
     def release(self) -> None:
-        """Let go."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __del__(self) -> None:
-        self.release()
+        """Release the lock, if it is held."""
+        self._lock.release(force=True)

@@ -1,15 +1,16 @@
-"""What every tool does before it builds a Runner."""
+"""Steps that all tools take before they build a Runner."""
 
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Optional
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from ..utils.errors import UserError
-from .safety import check_names
+from .safeguards import check_names
 
 
 def load_config(
@@ -18,24 +19,24 @@ def load_config(
     launcher: str = 'none',
     work_dir: Optional[str] = None,
 ) -> Config:
-    """Read a config and settle launcher, backend and work folder.
+    """Read a config, and set launcher, backend and work folder.
 
     Args:
         path: Config file.
         cfg_options: Overrides, ``key.of.field`` to value.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        work_dir: Folder for logs and checkpoints; default
-            ``work_dirs/<config name>``, unless the config says another.
+        work_dir: Folder for logs and checkpoints. Default: that of the config, or
+            ``work_dirs/<config name>``.
 
     Returns:
-        The config, with gloo as the backend where there is no GPU.
+        The config; without a GPU its backend is gloo.
 
     Raises:
         SystemExit: If the config file doesn't exist.
         ConfigError: If an option names a field that doesn't exist.
     """
     if not os.path.isfile(path):
-        raise SystemExit(f'config not found: {path}; configs/ holds those we ship')
+        raise SystemExit(f'config not found: {path}; our own are in configs/')
     cfg = Config.fromfile(path)
     check_names(cfg, cfg_options or ())
     cfg.launcher = launcher
@@ -43,22 +44,26 @@ def load_config(
         cfg.merge_from_dict(cfg_options)
     if launcher != 'none' and not torch.cuda.is_available():
         join_cpu_processes(cfg)
-    if work_dir is not None:
-        cfg.work_dir = work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join(
-            'work_dirs', os.path.splitext(os.path.basename(path))[0]
-        )
+    own = cfg.get('work_dir') or os.path.join('work_dirs', Path(path).stem)
+    cfg.work_dir = own if work_dir is None else work_dir
     return cfg
 
 
-@contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Print an error that explains itself without its traceback, with status 1.
+def tested_dataset(cfg: Config) -> ConfigDict:
+    """Return the data set that a config is tested on, without its wrappers."""
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
 
-    When all went well, the process group is left in order: one that is still there
-    at the interpreter's end may abort it, after the work was done. All leave together:
-    a slower process would find its connections closed.
+
+@contextlib.contextmanager
+def friendly_errors() -> Iterator[None]:
+    """Print a :class:`UserError` without its traceback, and exit with status 1.
+
+    After success the ranks leave their process group together: one that exists when
+    the interpreter ends may abort it, and a slower rank would find its connections
+    closed.
     """
     try:
         yield
@@ -72,8 +77,8 @@ def explained() -> Iterator[None]:
 def join_cpu_processes(cfg: Config) -> None:
     """Set up distributed training without a GPU.
 
-    mmengine selects a CUDA device for every rank and gives it to the model
-    wrapper. It leaves a process group alone that is already there.
+    mmengine itself selects a CUDA device per rank and passes it to the model wrapper;
+    it leaves a process group alone that exists already.
 
     Args:
         cfg: The config; its backend and model wrapper are set for CPUs.

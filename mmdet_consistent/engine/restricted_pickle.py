@@ -1,8 +1,8 @@
-"""Loading by an allow-list, with every torch.
+"""Load checkpoints by an allow-list, with every torch.
 
-From 2.4 on torch has a list of its own. Before that, this module stands in for
-``pickle`` in ``torch.load(…, pickle_module=…)``: its unpickler looks nothing up but
-what torch itself allows for plain weights, and what :func:`add_safe_globals` adds.
+torch has an allow-list of its own since 2.4. Before that, this module replaces
+``pickle`` in ``torch.load(…, pickle_module=…)``: its unpickler finds nothing but what
+torch itself allows for plain weights, and what is on the list here.
 """
 
 import _codecs
@@ -11,13 +11,56 @@ import pickle
 import sys
 from typing import Any
 
+import numpy as np
 import torch
+from mmengine.logging import HistoryBuffer
 from torch import _weights_only_unpickler
 
 HAS_ALLOW_LIST = hasattr(torch.serialization, 'add_safe_globals')
+multiarray = (getattr(np, '_core', None) or np.core).multiarray  # numpy 2, or 1
+
+
+def _history_method(owner: Any, name: str) -> Any:
+    """Replace the ``getattr`` that a pickled ``HistoryBuffer`` calls.
+
+    A HistoryBuffer keeps references to its statistics, such as
+    ``HistoryBuffer.mean``, and pickle writes them as ``getattr(HistoryBuffer,
+    'mean')``. The true ``getattr`` must not be allowed: ``getattr(getattr,
+    '__self__')`` is the module ``builtins``, through which a file reaches ``exec``.
+
+    Raises:
+        ValueError: For any other owner or name.
+    """
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise ValueError(
+            f'the file looks up {name!r} of {owner!r}; only the statistics of '
+            "mmengine's HistoryBuffer are allowed"
+        )
+    return getattr(owner, name)
+
+
+# torch looks up functions by module and name. Listing one under another name, as a
+# tuple, is not possible in torch 2.4.
+_history_method.__module__ = 'builtins'
+_history_method.__name__ = _history_method.__qualname__ = 'getattr'
+
+# The classes and functions that mmengine's own checkpoints refer to.
+MMENGINE_OBJECTS = [
+    HistoryBuffer,
+    _history_method,
+    np.ndarray,
+    np.dtype,
+    multiarray.scalar,
+    multiarray._reconstruct,
+    *(
+        type(np.dtype(name))
+        for name in ('float64', 'float32', 'int64', 'int32', 'bool', 'uint32')
+    ),
+]
 # (module, name) of a class or function: the object.
-_ADDED: dict[tuple[str, str], Any] = {
+_ALLOWED: dict[tuple[str, str], Any] = {
     ('_codecs', 'encode'): _codecs.encode,  # bytes, as protocol 2 writes them
+    **{(item.__module__, item.__qualname__): item for item in MMENGINE_OBJECTS},
 }
 
 
@@ -25,45 +68,55 @@ def add_safe_globals(items: list) -> None:
     """Allow classes and functions in checkpoints, as torch's function of that name."""
     if HAS_ALLOW_LIST:
         torch.serialization.add_safe_globals(items)
-        return
-    _ADDED.update({(item.__module__, item.__qualname__): item for item in items})
+    else:
+        _ALLOWED.update({(item.__module__, item.__qualname__): item for item in items})
 
 
 def torch_load(file: Any, map_location: Any = None) -> Any:
-    """``torch.load`` that executes nothing of the file.
+    """Call ``torch.load`` so that nothing in the file is executed.
+
+    Tensors, plain containers, :data:`MMENGINE_OBJECTS` and whatever the program has
+    allowed are loaded; the allow-list stays as it was.
 
     Raises:
-        pickle.UnpicklingError: For what isn't allowed ("Unsupported global").
+        pickle.UnpicklingError: For anything else ("Unsupported global").
     """
-    if HAS_ALLOW_LIST:
+    if not HAS_ALLOW_LIST:
+        return torch.load(
+            file, map_location=map_location, pickle_module=sys.modules[__name__]
+        )
+    # (Leaving torch's own context manager takes entries away that were there before.)
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(MMENGINE_OBJECTS)
+    try:
         return torch.load(file, map_location=map_location, weights_only=True)
-    return torch.load(
-        file, map_location=map_location, pickle_module=sys.modules[__name__]
-    )
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 class Unpickler(pickle.Unpickler):
-    """An unpickler that finds what is on the list, by its name, and nothing else."""
+    """An unpickler that finds nothing but what is allowed."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The object of that name.
+        """Return the object of that name.
 
         Raises:
             pickle.UnpicklingError: If it isn't on the list.
         """
-        # The names of Python 2, by which torch's pickles (protocol 2) go.
+        # Python 2's names, which torch's pickles (protocol 2) use.
         key = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
         key = _compat_pickle.IMPORT_MAPPING.get(key[0], key[0]), key[1]
-        if key in _ADDED:
-            return _ADDED[key]
-        torchs_own = _weights_only_unpickler._get_allowed_globals()
-        if '.'.join(key) in torchs_own:
-            return torchs_own['.'.join(key)]
+        if key in _ALLOWED:
+            return _ALLOWED[key]
+        of_torch = _weights_only_unpickler._get_allowed_globals()
+        if '.'.join(key) in of_torch:
+            return of_torch['.'.join(key)]
         raise pickle.UnpicklingError(
             f'Unsupported global: GLOBAL {".".join(key)} was not an allowed global'
         )
 
 
 def load(file: Any, **options: Any) -> Any:
-    """As ``pickle.load``; torch calls it for files of its old format."""
+    """Load as ``pickle.load``; torch calls this for files of its old format."""
     return Unpickler(file, **options).load()

@@ -1,4 +1,4 @@
-"""Evaluation: COCO AP at chosen IoU thresholds, consistency of score and place."""
+"""Metrics: COCO AP at chosen IoU thresholds, and the consistency of scores."""
 
 from .coco_iou_metric import CocoIoUMetric
 from .consistency_metric import ConsistencyMetric

@@ -10,16 +10,18 @@ from mmdet.registry import METRICS
 
 @METRICS.register_module()
 class CocoIoUMetric(CocoMetric):
-    """:class:`mmdet.evaluation.CocoMetric` at the given IoU thresholds alone.
+    """:class:`mmdet.evaluation.CocoMetric` at the given IoU thresholds only.
 
-    mmdet's own ``iou_thrs`` stays a list, which pycocotools compares with a
-    number as a whole and then fails on. AP90 of the paper's Tables 2 and 3 is
+    mmdet keeps its own ``iou_thrs`` as a list, on which pycocotools fails when it
+    compares it with a number. AP90 of the paper's Tables 2 and 3 is
     ``dict(type='CocoIoUMetric', iou_thrs=[0.9], prefix='coco90')``.
 
     Args:
         iou_thrs: IoU thresholds; ``mAP`` is the mean over them.
-        **kwargs: ``CocoMetric``'s own.
+        **kwargs: Arguments of ``CocoMetric``.
     """
+
+    iou_thrs: Any
 
     def __init__(self, iou_thrs: Sequence[float], **kwargs: Any) -> None:
         kwargs.setdefault('metric_items', ['mAP'])

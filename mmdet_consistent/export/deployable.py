@@ -1,5 +1,7 @@
 """A detector as one module: pixels in, boxes and scores out."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmdet.models.dense_heads import RetinaHead, SSDHead
@@ -13,23 +15,26 @@ from ..utils.errors import ConfigError
 class DeployableDetector(nn.Module):
     """Preprocessing, network and decoding of a single-stage detector.
 
-    What mmdet does image by image and with data-dependent shapes is done here for
-    the batch and with fixed ones, so that it can be exported. Batch, height and
-    width may be anything; anchors are made from the sizes of the features.
+    What mmdet does per image and with data-dependent shapes is done here for the batch
+    and with fixed shapes, so that it can be exported. Batch size, height and width are
+    free; anchors are generated from the sizes of the features.
 
     Args:
-        detector: RetinaNet, SSD, or their consistent kin, in any variant.
-        nms: Whether what comes out goes into a non-maximum suppression: the best
-            candidates of each level, decoded alone, rather than everything.
+        detector: RetinaNet, SSD, or a consistent version of them, in any variant.
+        nms: Whether a non-maximum suppression follows. If so, only the best candidates
+            of each level are decoded and returned, otherwise all anchors.
 
     Raises:
-        ConfigError: If the detector has a part that isn't exported.
+        ConfigError: If the detector has a part that can't be exported.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, detector: SingleStageDetector, nms: bool) -> None:
         super().__init__()
         self.detector = detector.eval()
-        self.head = detector.bbox_head
+        self.head: Any = detector.bbox_head
         self.nms = nms
         self.test_cfg = self.head.test_cfg
         _refuse(detector, nms)
@@ -43,18 +48,18 @@ class DeployableDetector(nn.Module):
         self.register_buffer('std', std.float().reshape(1, 3, 1, 1))
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        """Detect.
+        """Detect objects in a batch of images.
 
         Args:
-            images: uint8 pixels, RGB, (N, H, W, 3); smaller images stand in the
-                upper left corner.
-            sizes: int64 height and width of each image in there, (N, 2).
+            images: Pixels, RGB, (N, H, W, 3) uint8; smaller images are in the upper
+                left corner.
+            sizes: Height and width of each image in pixels, (N, 2) int64.
 
         Returns:
             Boxes (N, A, 4), xyxy in pixels of ``images``, clipped to the image, and
             scores (N, A, C). With ``nms``: boxes (N, M, 4), scores (N, M) and
-            labels (N, M), int64, of at most ``nms_pre`` candidates a level; a score
-            of -1 is no candidate.
+            labels (N, M) int64 of at most ``nms_pre`` candidates per level, where
+            entries with score -1 are no candidates.
         """
         features = self.detector.extract_feat(self._preprocess(images, sizes))
         cls_scores, bbox_preds = self.head(features)
@@ -64,7 +69,8 @@ class DeployableDetector(nn.Module):
         ]
         limit = sizes.flip(1).repeat(1, 2)[:, None].float()
         parts = [torch.cat(part, dim=1) for part in zip(*rows)]
-        if self._clips():
+        last_coder = getattr(self.head.bbox_coder, 'stages', [self.head.bbox_coder])[-1]
+        if getattr(last_coder, 'clip_border', True):
             parts[0] = torch.minimum(parts[0].clamp(min=0), limit)
         if self.nms and self.test_cfg.get('min_bbox_size', -1) >= 0:
             boxes, scores, labels = parts
@@ -73,7 +79,7 @@ class DeployableDetector(nn.Module):
         return tuple(parts)
 
     def _preprocess(self, images: Tensor, sizes: Tensor) -> Tensor:
-        """Normalised, padded images, (N, 3, H', W'), as the detector's own."""
+        """Normalise and pad as the detector does; return (N, 3, H', W')."""
         x = images.permute(0, 3, 1, 2).float()
         if self.is_bgr:
             x = x.flip(1)
@@ -82,7 +88,7 @@ class DeployableDetector(nn.Module):
         rows = torch.arange(height, device=x.device)[None, :] < sizes[:, :1]
         columns = torch.arange(width, device=x.device)[None, :] < sizes[:, 1:]
         inside = rows[:, None, :, None] & columns[:, None, None, :]
-        # (Not torch.where: that of torch 2.0 is exported with a double for a number.)
+        # (Not torch.where: torch 2.0 exports it with a double for a number.)
         x = x.masked_fill(~inside, self.pad_value)
         if self.divisor > 1:
             down, right = (-height) % self.divisor, (-width) % self.divisor
@@ -92,29 +98,29 @@ class DeployableDetector(nn.Module):
     def _level(
         self, level: int, features: Tensor, logits: Tensor, deltas: Tensor
     ) -> tuple[Tensor, ...]:
-        """Boxes and scores of one level; with ``nms`` of its best candidates.
+        """Return boxes and scores of a level; with ``nms`` of its best candidates.
 
         Args:
-            level: Its number.
+            level: Index of the level.
             features: (N, F, H, W).
-            logits: (N, A·C, H, W), of a cascade (N, K·A·C, H, W); C holds the
-                background as well for a softmax.
+            logits: (N, A·C, H, W), of a cascade (N, K·A·C, H, W); with a softmax, C
+                includes the background.
             deltas: (N, A·S·4, H, W).
         """
         head = self.head
         anchors = head.prior_generator.single_level_grid_priors(
             features.shape[-2:], level, dtype=deltas.dtype, device=deltas.device
         )
-        # Tracing takes the shapes of what a head has reshaped for constants.
+        # Tracing takes shapes of what a head has reshaped for constants.
         batch = features.shape[0]
         scores = self._scores(batch, logits)
         deltas = _rows(batch, deltas, head.bbox_coder.encode_size)
         if not self.nms:
-            # (expand() would fix the batch's size while tracing.)
+            # (expand() would fix the batch size while tracing.)
             boxes = self._decode(batch, anchors.repeat(batch, 1, 1), deltas)
             return boxes, self._final_scores(scores, deltas)
 
-        # Rows that are no candidate let top-k take as many as it wants.
+        # Padding with rows that are no candidates lets top-k take a fixed number.
         limit, classes = self.test_cfg.nms_pre, scores.shape[-1]
         flat = F.pad(scores.flatten(1), (0, limit), value=-1.0)
         best, index = flat.topk(limit, dim=1)
@@ -128,7 +134,7 @@ class DeployableDetector(nn.Module):
         return boxes, final.masked_fill(best < 0, -1.0), index % classes
 
     def _scores(self, batch: int, logits: Tensor) -> Tensor:
-        """Scores of the classes, (N, K, C)."""
+        """Return the scores of the classes, (N, K, C)."""
         head = self.head
         if isinstance(head, ConsistentMixin):
             [logits] = head.merge_scores([logits])
@@ -138,11 +144,11 @@ class DeployableDetector(nn.Module):
         return rows.softmax(dim=-1)[..., :-1]
 
     def _final_scores(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Scores as the head's additions have them.
+        """Let the head's additions change the scores.
 
         Args:
             scores: (N, K, C), plain.
-            rows: What the box output gives for these anchors, (N, K, S·4 + E).
+            rows: Box outputs of these anchors, (N, K, S·4 + E).
         """
         for addition in getattr(self.head, 'additions', ()):
             values = rows[..., self.head.addition_slice(addition)]
@@ -150,50 +156,44 @@ class DeployableDetector(nn.Module):
         return scores
 
     def _decode(self, batch: int, boxes: Tensor, deltas: Tensor) -> Tensor:
-        """All regression stages, not clipped: (N, K, 4)."""
+        """Decode all regression stages without clipping: (N, K, 4)."""
         coder = self.head.bbox_coder
         rows = deltas.reshape(-1, coder.encode_size)
         return coder.decode(boxes.reshape(-1, 4), rows).reshape(batch, -1, 4)
 
-    def _clips(self) -> bool:
-        """Whether the last stage's coder clips boxes to the image."""
-        coder = self.head.bbox_coder
-        return getattr(getattr(coder, 'stages', [coder])[-1], 'clip_border', True)
-
 
 def _rows(batch: int, x: Tensor, depth: int) -> Tensor:
-    """(N, A·D, H, W) to one row an anchor, (N, H·W·A, D), in the anchors' order."""
+    """Reshape (N, A·D, H, W) to (N, H·W·A, D), one row per anchor in their order."""
     return x.permute(0, 2, 3, 1).reshape(batch, -1, depth)
 
 
 def _refuse(detector: SingleStageDetector, nms: bool) -> None:
-    """Raise on what is not exported."""
+    """Raise a ConfigError for what can't be exported."""
     head, cfg = detector.bbox_head, detector.bbox_head.test_cfg
     if not isinstance(head, (RetinaHead, SSDHead)):
         raise ConfigError(
-            f'model.bbox_head.type={type(head).__name__!r} is not exported: only '
-            "mmdet's RetinaHead and SSDHead and heads derived from them are"
+            f'model.bbox_head.type={type(head).__name__!r} cannot be exported: only '
+            "mmdet's RetinaHead and SSDHead and heads derived from them can"
         )
     for index, addition in enumerate(getattr(head, 'additions', ())):
-        lack = addition.not_exported()
-        if lack:
-            raise ConfigError(f'model.bbox_head.additions.{index}: {lack}')
+        reason = addition.not_exported()
+        if reason:
+            raise ConfigError(f'model.bbox_head.additions.{index}: {reason}')
     if not nms:
         return
     kind, agnostic = cfg.nms.get('type', 'nms'), cfg.nms.get('class_agnostic', False)
     nms_pre, smallest = cfg.get('nms_pre', -1), cfg.get('min_bbox_size', -1)
     floor = cfg.get('score_thr', 0)
-    rules = (
+    for field, value, rule, holds in (
         ('nms.type', kind, "'nms'", kind == 'nms'),
         ('nms.class_agnostic', agnostic, 'False', not agnostic),
         ('nms_pre', nms_pre, 'above 0', nms_pre > 0),
         ('min_bbox_size', smallest, '0 or -1', smallest <= 0),
         ('score_thr', floor, 'at least 0', floor >= 0),
-    )
-    for field, value, rule, holds in rules:
+    ):
         if not holds:
             raise ConfigError(
                 f'model.test_cfg.{field} must be {rule} for an export with '
                 f'suppression, got {value!r}; change it with --cfg-options, or export '
-                'without: --no-nms'
+                'without suppression: --no-nms'
             )

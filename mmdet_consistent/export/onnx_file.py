@@ -1,4 +1,4 @@
-"""Writing a detector to an ONNX file."""
+"""Write a detector to an ONNX file."""
 
 import io
 import json
@@ -6,23 +6,23 @@ import warnings
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 from mmdet.models.detectors import SingleStageDetector
+from torch.onnx import register_custom_op_symbolic, symbolic_helper
 
 from ..utils.atomic import write
 from ..utils.errors import ConfigError
 from .deployable import DeployableDetector
-from .unflatten import register_unflatten
 
 OPSET = 17
 # torch.export takes minutes over the padding's symbolic shapes and then refuses them.
 # Tracing takes a second, and each batch and size is tested against PyTorch.
-_BY_TRACING = (
+_BY_TRACING: dict[str, Any] = (
     dict(dynamo=False) if 'dynamo' in signature(torch.onnx.export).parameters else {}
 )
-# Any shape does: another one than those of which a graph would be special.
+# Batch, height, width. Any will do but those that a graph would be special for.
 EXAMPLE = (2, 320, 352)
 
 
@@ -33,16 +33,19 @@ def export_onnx(
     resize: Optional[dict] = None,
     classes: Optional[Sequence[str]] = None,
 ) -> None:
-    """Write a detector to one ONNX file for any batch, height and width.
+    """Write a detector to one ONNX file for any batch size, height and width.
+
+    The inputs are those of :meth:`DeployableDetector.forward`.
 
     Args:
         detector: See :class:`DeployableDetector`; on the CPU.
-        path: The file; written beside, then renamed.
-        nms: With suppression: ``boxes`` (N, K, 4), ``scores`` (N, K), ``labels``
-            (N, K). Without: ``boxes`` (N, A, 4), ``scores`` (N, A, C).
-        resize: ``scale`` and ``keep_ratio`` of the test pipeline, kept in the file
-            for whoever prepares images.
-        classes: Their names, kept in the file.
+        path: The file; an older one is replaced once the new one is complete.
+        nms: Whether to include the suppression. With it the outputs are ``boxes``
+            (N, K, 4), ``scores`` (N, K) and ``labels`` (N, K); without it ``boxes``
+            (N, A, 4) and ``scores`` (N, A, C).
+        resize: ``scale`` and ``keep_ratio`` of the test pipeline; stored in the file
+            for the program that prepares images.
+        classes: Class names; stored in the file.
 
     Raises:
         ConfigError: If the detector can't be exported, or a package is missing.
@@ -57,17 +60,18 @@ def export_onnx(
         ) from error
 
     model = DeployableDetector(detector, nms)
-    raw = ['boxes', 'scores', 'labels'] if nms else ['boxes', 'scores']
-    number, high, wide = EXAMPLE
-    buffer = io.BytesIO()
+    names = ['boxes', 'scores', 'labels'] if nms else ['boxes', 'scores']
+    outputs = [f'candidate_{name}' if nms else name for name in names]
+    number, height, width = EXAMPLE
     example = (
-        torch.zeros(number, high, wide, 3, dtype=torch.uint8),
-        torch.tensor([[high, wide]] * number),
+        torch.zeros(number, height, width, 3, dtype=torch.uint8),
+        torch.tensor([[height, width]] * number),
     )
-    candidates = [f'candidate_{name}' if nms else name for name in raw]
     axes = dict(images={0: 'batch', 1: 'height', 2: 'width'}, sizes={0: 'batch'})
-    axes.update({name: {0: 'batch', 1: 'rows'} for name in candidates})
-    register_unflatten(OPSET)
+    axes.update({name: {0: 'batch', 1: 'rows'} for name in outputs})
+    if tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 1):
+        register_custom_op_symbolic('aten::unflatten', _unflatten, OPSET)
+    buffer: Any = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
         warnings.simplefilter('ignore', DeprecationWarning)
@@ -78,7 +82,7 @@ def export_onnx(
             buffer,
             opset_version=OPSET,
             input_names=['images', 'sizes'],
-            output_names=candidates,
+            output_names=outputs,
             dynamic_axes=axes,
             **_BY_TRACING,
         )
@@ -90,3 +94,19 @@ def export_onnx(
         proto.metadata_props.add(key=name, value=json.dumps(value))
     onnx.checker.check_model(proto, full_check=True)
     write(path, proto.SerializeToString())
+
+
+@symbolic_helper.parse_args('v', 'i', 'is')
+def _unflatten(g, value, dim: int, sizes: list[int]):
+    """Export ``Tensor.unflatten``, which torch 2.0 can't, as a reshape."""
+    # (torch looks at the type of `g`, whose class is private: no annotation.)
+    rank: Any = symbolic_helper._get_tensor_rank(value)
+    dim %= rank
+    # 0 copies an axis, so only the axes after `dim` are looked up.
+    front = g.op('Constant', value_t=torch.tensor([0] * dim + sizes))
+    shape = g.op('Shape', value)
+    back = symbolic_helper._slice_helper(
+        g, shape, axes=[0], starts=[dim + 1], ends=[rank]
+    )
+    parts = [front, back] if dim + 1 < rank else [front]
+    return g.op('Reshape', value, g.op('Concat', *parts, axis_i=0))

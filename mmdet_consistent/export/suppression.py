@@ -1,13 +1,13 @@
-"""Non-maximum suppression of a batch as an ONNX graph."""
+"""Non-maximum suppression of a batch, as an ONNX graph."""
 
 import onnx
 import onnx.parser
 from mmengine.config import ConfigDict
 
-# The candidates' rows, one class each, become one row of scores a class: ONNX's
-# operator then keeps the classes apart exactly, where adding an offset to the boxes
-# of each class would round them. Kept scores go back to their places, all others are
-# -1, and the best of each image come out, padded to the same number.
+# The candidates, of one class each, become one row of scores per class: ONNX's operator
+# then separates the classes exactly, where adding an offset to the boxes of each class
+# would round them. Kept scores go back to their places, all others become -1, and the
+# best of each image are returned, padded to the same number.
 GRAPH = """
 <ir_version: {ir}, opset_import: ["": {opset}]>
 suppression (float[n, m, 4] nms_boxes, float[n, m] nms_scores, int64[n, m] nms_labels)
@@ -54,24 +54,23 @@ suppression (float[n, m, 4] nms_boxes, float[n, m] nms_scores, int64[n, m] nms_l
 def append_suppression(
     model: onnx.ModelProto, test_cfg: ConfigDict, num_classes: int
 ) -> onnx.ModelProto:
-    """A model's candidates (boxes, scores, labels), suppressed and padded.
+    """Append suppression and padding to a model that returns candidates.
 
     Args:
-        model: Gives (N, M, 4), (N, M) and (N, M), in this order; a score that is not
-            above 0 is no candidate.
-        test_cfg: The head's: ``nms.iou_threshold``, ``max_per_img``.
-        num_classes: C, without background.
+        model: Its outputs are boxes (N, M, 4), scores (N, M) and labels (N, M); a score
+            that is not above 0 is no candidate.
+        test_cfg: The head's, with ``nms.iou_threshold`` and ``max_per_img``.
+        num_classes: Number of classes without the background.
 
     Returns:
-        A model that gives ``boxes`` (N, K, 4), ``scores`` (N, K) and ``labels``
-        (N, K), best first; where there are fewer, boxes and scores are 0 and labels
-        -1. K is ``max_per_img``.
+        A model with the outputs ``boxes`` (N, K, 4), ``scores`` (N, K) and ``labels``
+        (N, K), best first, for K = ``max_per_img``. Padding has boxes and scores of 0
+        and labels of -1.
     """
+    domains = {opset.domain: opset.version for opset in model.opset_import}
     text = GRAPH.format(
         ir=model.ir_version,
-        opset=next(
-            o.version for o in model.opset_import if o.domain in ('', 'ai.onnx')
-        ),
+        opset=domains.get('', domains.get('ai.onnx')),
         classes=num_classes,
         max_per_img=int(test_cfg.max_per_img),
         iou_threshold=float(test_cfg.nms.iou_threshold),

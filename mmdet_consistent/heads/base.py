@@ -1,8 +1,9 @@
-"""How a consistent head extends its base head: building, outputs, inference."""
+"""Building, outputs and inference of a consistent head."""
 
 import inspect
 from collections.abc import Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 import torch
@@ -17,11 +18,11 @@ from ..task_modules import ChainedBBoxCoder, SecondPassAssigner
 from .addition import Addition
 from .anchors import ShapeCache, inside_flags
 from .box_loss import BoxLoss
-from .box_output import BoxLayout, StagedConv2d, reset_later_outputs
+from .box_output import StagedConv2d, reset_later_outputs, split_outputs
 from .cls_loss import label_set_losses
 from .first_stage import choose_first_stage
 from .options import default_assigners, one_per_stage
-from .stage import Stage, link_stages, loss_of_later_stage
+from .stage import Stage, loss_of_later_stage
 from .targets import StageTargets
 
 if TYPE_CHECKING:
@@ -75,28 +76,21 @@ class ConsistentBase(Base):
         return loss_of_later_stage(self.loss_cls), loss_of_later_stage(self.loss_bbox)
 
     def label_losses(
-        self,
-        levels: list[Tensor],
-        stages: list[Stage],
-        targets: dict[int, StageTargets],
+        self, levels: list[Tensor], stages: list[Stage], targets: list[StageTargets]
     ) -> list[Tensor]:
         """Compute L_cls(c, labels of Aᵏ) / N of one output c under several label sets.
 
         Args:
             levels: c, levels of (N, A·C, H, W), any floating dtype.
             stages: Stages that supply the labels.
-            targets: Targets by stage.
+            targets: Targets of these stages.
 
         Returns:
             One scalar per stage.
         """
-        return label_set_losses(
-            [stage.loss_cls for stage in stages],
-            levels,
-            self.cls_out_channels,
-            [targets[stage.index] for stage in stages],
-            self.select_rows,
-        )
+        losses = [stage.loss_cls for stage in stages]
+        channels, select = self.cls_out_channels, self.select_rows
+        return label_set_losses(losses, levels, channels, targets, select)
 
     def uses_decoded_boxes(self) -> bool:
         """Return whether the box loss compares boxes in pixels instead of deltas."""
@@ -134,7 +128,10 @@ class ConsistentBase(Base):
         configs = one_per_stage('stage_bbox_coders', stage_bbox_coders, count)
         own = [TASK_UTILS.build(config) for config in configs or []]
         coders = [self.bbox_coder, *(own or [self.bbox_coder] * count)]
-        self.stages = link_stages(loss_weights, coders)
+        self.stages = []
+        for weight, coder in zip_longest(loss_weights, coders):
+            previous = self.stages[-1] if self.stages else None
+            self.stages.append(Stage(len(self.stages), weight, coder, previous))
         self.num_stages = len(self.stages)
         if not self.train_cfg:
             return
@@ -167,21 +164,23 @@ class ConsistentBase(Base):
         """Build the additions and the box outputs, which hold their values."""
         self.additions = Addition.build_all(additions, self.variant)
         sizes = [addition.num_values for addition in self.additions]
-        self.layout = BoxLayout(self.first_stage_channels, self.reg_stages, sizes)
+        self.num_extra = sum(sizes)
+        later = [4] * (self.reg_stages - 1)
+        self.output_sizes = [self.first_stage_channels, *later, *sizes]
         coders = [stage.bbox_coder for stage in self.stages[: self.reg_stages]]
-        if len(coders) > 1 or sum(sizes):
+        is_changed = self.reg_stages > 1 or self.num_extra > 0
+        if is_changed:
             # Not restored: mmdet's predict path, TTA and exporters find it there.
-            self.bbox_coder = ChainedBBoxCoder(coders, sum(sizes))
+            self.bbox_coder = ChainedBBoxCoder(coders, self.num_extra)
         if self.variant.has_separate_towers:
             self.build_later_towers()
-        elif len(coders) > 1 or sum(sizes):
+        elif is_changed:
             box = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
             identity = [coder.encode(box, box)[0] for coder in coders[1:]]
             for parent, name in self.box_output_layers():
                 conv = getattr(parent, name)
-                staged = StagedConv2d(
-                    conv, identity, sum(sizes), self.first_stage_channels
-                )
+                extra, first = self.num_extra, self.first_stage_channels
+                staged = StagedConv2d(conv, identity, extra, first)
                 setattr(parent, name, staged)
         for addition in self.additions:
             addition.attach(self)
@@ -261,18 +260,23 @@ class ConsistentBase(Base):
 
     def split_preds(self, bbox_preds: list[Tensor]) -> list[list[Tensor]]:
         """Split levels of box outputs by stage: levels of (N, A·4, H, W) each."""
-        return self.layout.split_stages(bbox_preds)
+        if len(self.output_sizes) == 1:
+            return [bbox_preds]
+        parts = split_outputs(bbox_preds, self.output_sizes)[: self.reg_stages]
+        return [[level.flatten(1, 2) for level in part] for part in parts]
 
     def addition_slice(self, addition: Addition) -> slice:
         """Return where an anchor's channels of one addition are."""
-        return self.layout.extra_slice(list(self.additions).index(addition))
+        part = self.reg_stages + list(self.additions).index(addition)
+        start = sum(self.output_sizes[:part])
+        return slice(start, start + self.output_sizes[part])
 
     def addition_values(
         self, addition: Addition, bbox_preds: list[Tensor]
     ) -> list[Tensor]:
         """Return one addition's values of each level: (N, A, its values, H, W)."""
-        index = list(self.additions).index(addition)
-        return self.layout.extra_values(index, bbox_preds)
+        part = self.reg_stages + list(self.additions).index(addition)
+        return split_outputs(bbox_preds, self.output_sizes)[part]
 
     # ----------------------------------------------------------------- inference
 

@@ -44,7 +44,7 @@ class BoxLoss:
 
     @property
     def is_rowwise(self) -> bool:
-        """Whether the loss is a sum of one term per row, divided by ``avg_factor``."""
+        """True if the loss sums one term per row and divides by ``avg_factor``."""
         return is_rowwise(self.module)
 
     def __call__(self, deltas: Tensor, targets: StageTargets) -> Tensor:

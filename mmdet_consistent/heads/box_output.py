@@ -13,63 +13,18 @@ import torch
 from torch import Tensor, nn
 
 
-class BoxLayout:
-    """Channel layout of a box output, per anchor.
+def split_outputs(levels: list[Tensor], sizes: list[int]) -> list[list[Tensor]]:
+    """Split box outputs into the base head's, later stages' and additions' parts.
 
     Args:
-        first_channels: Channels of the base head's own output.
-        reg_stages: S, regression stages including the base head's.
-        extra_channels: Channels of each addition.
+        levels: Box outputs, (N, A·D, H, W).
+        sizes: Channels per anchor of each part; their sum is D.
+
+    Returns:
+        For each part, levels of (N, A, size, H, W).
     """
-
-    def __init__(
-        self, first_channels: int, reg_stages: int, extra_channels: Sequence[int]
-    ) -> None:
-        self.first_channels = first_channels
-        self.stage_sizes = [first_channels] + [4] * (reg_stages - 1)
-        self.extra_sizes = list(extra_channels)
-
-    @property
-    def num_extra(self) -> int:
-        """E."""
-        return sum(self.extra_sizes)
-
-    @property
-    def num_channels(self) -> int:
-        """D."""
-        return sum(self.stage_sizes) + self.num_extra
-
-    def split_stages(self, levels: list[Tensor]) -> list[list[Tensor]]:
-        """Split the deltas by stage.
-
-        Args:
-            levels: Box outputs, (N, A·D, H, W).
-
-        Returns:
-            For each stage, levels of (N, A·4, H, W).
-        """
-        sizes = [*self.stage_sizes, self.num_extra]
-        if sum(sizes) == sizes[0]:
-            return [levels]
-        split = [
-            level.unflatten(1, (-1, sum(sizes))).split(sizes, 2) for level in levels
-        ]
-        return [
-            [level[stage].flatten(1, 2) for level in split]
-            for stage in range(len(self.stage_sizes))
-        ]
-
-    def extra_slice(self, index: int) -> slice:
-        """Return where an anchor's channels of one addition are."""
-        start = sum(self.stage_sizes) + sum(self.extra_sizes[:index])
-        return slice(start, start + self.extra_sizes[index])
-
-    def extra_values(self, index: int, levels: list[Tensor]) -> list[Tensor]:
-        """Return one addition's values of each level: (N, A, channels, H, W)."""
-        part = self.extra_slice(index)
-        return [
-            level.unflatten(1, (-1, self.num_channels))[:, :, part] for level in levels
-        ]
+    split = [x.unflatten(1, (-1, sum(sizes))).split(sizes, dim=2) for x in levels]
+    return [list(part) for part in zip(*split)]
 
 
 class LaterOutput(nn.Module):

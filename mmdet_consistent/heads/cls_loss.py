@@ -7,28 +7,16 @@ import torch
 from mmdet.models import losses as mmdet_losses
 from torch import Tensor
 
-from ..losses import focal_losses, mined_losses, softmax_losses
-from ..losses.layout import class_rows, flatten_levels, mmdet_order, split_levels
+from ..losses import focal_losses, mined_softmax_losses
+from ..losses.layout import class_rows, flatten_levels, split_levels
 from .targets import StageTargets
 
 
-def is_plain_focal(loss: Any) -> bool:
-    """Return whether a loss is mmdet's sigmoid focal loss, summed and normalised."""
-    return (
-        type(loss) is mmdet_losses.FocalLoss
-        and loss.use_sigmoid
-        and not loss.activated
-        and loss.reduction == 'mean'
-    )
-
-
-def is_plain_quality(loss: Any) -> bool:
-    """Return whether a loss is mmdet's quality focal loss, summed and normalised."""
-    return (
-        type(loss) is mmdet_losses.QualityFocalLoss
-        and not loss.activated
-        and loss.reduction == 'mean'
-    )
+def is_plain_sum(loss: Any) -> bool:
+    """Return whether a loss is mmdet's (quality) focal loss, summed and normalised."""
+    kinds = (mmdet_losses.FocalLoss, mmdet_losses.QualityFocalLoss)
+    plain = type(loss) in kinds and loss.use_sigmoid and not loss.activated
+    return plain and loss.reduction == 'mean'
 
 
 def label_set_losses(
@@ -58,7 +46,8 @@ def label_set_losses(
     """
     if not targets:
         return []
-    if not is_plain_focal(losses[0]):
+    is_focal = type(losses[0]) is mmdet_losses.FocalLoss
+    if not (is_focal and is_plain_sum(losses[0])):
         flat = flatten_levels(levels, num_channels).flatten(0, 1)
         if isinstance(losses[0], mmdet_losses.QualityFocalLoss):
             flat = flat.float()
@@ -87,41 +76,29 @@ def label_set_losses(
 
 
 def mined_label_set_losses(
-    levels: list[Tensor],
-    num_classes: int,
-    neg_pos_ratio: float,
-    targets: Sequence[StageTargets],
-    select_rows: Optional[bool] = None,
+    head: Any, levels: list[Tensor], targets: Sequence[StageTargets]
 ) -> list[Tensor]:
     """Compute SSD's softmax loss under several label sets.
 
     Hard negatives are mined per label set, by the loss under that set's labels.
 
     Args:
-        levels: Logits of each level, (N, A·(C + 1), H, W); the last one is background.
-        num_classes: C.
-        neg_pos_ratio: Negatives kept per positive of the same image.
+        head: The consistent head, for its number of classes and ``train_cfg``.
+        levels: Logits of each level, (N, A·(C + 1), H, W), background last.
         targets: Targets of each label set.
-        select_rows: See :func:`mined_losses`.
 
     Returns:
         One scalar per label set, divided by its ``cls_avg_factor``.
     """
     if not targets:
         return []
-    labels, channels = _stack(targets, 'labels'), num_classes + 1
-    rows = softmax_losses(
-        [class_rows(scores, channels) for scores in levels],
-        split_levels(labels, levels, channels),
-        select_rows,
-    )
-    losses = [mmdet_order(x, scores) for x, scores in zip(rows, levels)]
-    sums = mined_losses(
-        torch.cat(losses, dim=2) * _stack(targets, 'label_weights'),
-        labels < num_classes,
-        labels == num_classes,
-        neg_pos_ratio,
-        select_rows,
+    sums = mined_softmax_losses(
+        levels,
+        _stack(targets, 'labels'),
+        _stack(targets, 'label_weights'),
+        head.num_classes,
+        head.train_cfg['neg_pos_ratio'],
+        head.select_rows,
     )
     return [value / target.cls_avg_factor for value, target in zip(sums, targets)]
 

@@ -176,10 +176,12 @@ class ConsistentMixin(ConsistentBase):
         if len(logits) == 1:
             # A weight of 0 saves the work, but the logits must stay in the graph.
             stages = [s for s in stages if s.weight != 0 or s.index == 0]
-            values = self.label_losses(logits[0], stages, targets)
+            labels = [targets[s.index] for s in stages]
+            values = self.label_losses(logits[0], stages, labels)
         else:
             values = [
-                self.label_losses(logits[s.index], [s], targets)[0] for s in stages
+                self.label_losses(logits[s.index], [s], [targets[s.index]])[0]
+                for s in stages
             ]
         return {
             s.log_name('loss_cls'): value if s.weight == 1 else value * s.weight

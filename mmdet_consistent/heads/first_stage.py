@@ -24,7 +24,7 @@ TARGET_METHODS = (
 
 
 class FirstStage(NamedTuple):
-    """What the base head's own code computed of stage 0.
+    """Results of the base head's own code for stage 0.
 
     Attributes:
         losses: Its losses and ``num_pos``; empty if stage 0 is fused.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .box_loss import is_rowwise
 from .box_output import stack_deltas
-from .cls_loss import is_plain_focal, is_plain_quality
+from .cls_loss import is_plain_sum
 from .consistent_mixin import ConsistentMixin
 from .first_stage import overrides_none_of
 from .variants import FeatureGate, LaterTower
@@ -34,9 +34,8 @@ class ConsistentRetinaHead(ConsistentMixin, RetinaHead):
 
     def can_fuse_first_stage(self) -> bool:
         """Return whether the losses are plain sums and the targets mmdet's own."""
-        plain = is_plain_focal(self.loss_cls) or is_plain_quality(self.loss_cls)
-        own_targets = overrides_none_of(type(self), ConsistentRetinaHead)
-        return plain and is_rowwise(self.loss_bbox) and own_targets
+        plain = is_plain_sum(self.loss_cls) and is_rowwise(self.loss_bbox)
+        return plain and overrides_none_of(type(self), ConsistentRetinaHead)
 
     def build_later_towers(self) -> None:
         """Build a copy of both towers per later stage, with gates in variant (c)."""

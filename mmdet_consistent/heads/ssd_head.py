@@ -77,19 +77,10 @@ class SSDStages(ConsistentMixin):
         return cls_scores, bbox_preds
 
     def label_losses(
-        self,
-        levels: list[Tensor],
-        stages: list[Stage],
-        targets: dict[int, StageTargets],
+        self, levels: list[Tensor], stages: list[Stage], targets: list[StageTargets]
     ) -> list[Tensor]:
         """Compute the softmax loss with hard negatives mined per label set."""
-        return mined_label_set_losses(
-            levels,
-            self.num_classes,
-            self.train_cfg['neg_pos_ratio'],
-            [targets[stage.index] for stage in stages],
-            self.select_rows,
-        )
+        return mined_label_set_losses(self, levels, targets)
 
 
 @MODELS.register_module()

@@ -1,11 +1,8 @@
 """Stages of a consistent head."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
-
-from mmdet.models.task_modules.coders import BaseBBoxCoder
 
 
 @dataclass(eq=False)
@@ -18,49 +15,26 @@ class Stage:
             (1, α, …) in Eq. 1. ``None`` if the stage supplies no labels.
         bbox_coder: mmdet's box coder of the deltas tᵏ. ``None`` if the stage has no
             regression.
+        previous: The stage whose regression yields this stage's anchors.
         assigner: mmdet's assigner of ground truths to the stage's anchors.
         loss_cls: mmdet's classification loss module.
         box_loss: A :class:`BoxLoss`.
-        previous: The stage whose regression yields this stage's anchors.
 
-    The last four are ``None`` where they do not apply: without a ``train_cfg``, for a
-    head whose losses are functions, and for stage 0.
+    The last four are ``None`` where they do not apply: for stage 0, without a
+    ``train_cfg``, and for a head whose losses are functions.
     """
 
     index: int
     weight: Any = None
     bbox_coder: Any = None
+    previous: Optional['Stage'] = None
     assigner: Any = None
     loss_cls: Any = None
     box_loss: Any = None
-    previous: Optional['Stage'] = None
 
     def log_name(self, quantity: str) -> str:
         """Return the name under which a quantity of this stage is logged."""
         return f'{quantity}_s{self.index}' if self.index else quantity
-
-
-def link_stages(weights: Sequence[float], coders: Sequence[BaseBBoxCoder]) -> list:
-    """Create the stages of a head from its label weights and box coders.
-
-    Args:
-        weights: One classification weight per label stage.
-        coders: One box coder per regression stage.
-
-    Returns:
-        ``max(len(weights), len(coders))`` stages, each linked to the previous one.
-    """
-    stages: list[Stage] = []
-    for index in range(max(len(weights), len(coders))):
-        stages.append(
-            Stage(
-                index,
-                weight=weights[index] if index < len(weights) else None,
-                bbox_coder=coders[index] if index < len(coders) else None,
-                previous=stages[-1] if stages else None,
-            )
-        )
-    return stages
 
 
 def loss_of_later_stage(loss: Any) -> Any:

@@ -30,7 +30,7 @@ class Variant(NamedTuple):
 
     @property
     def has_separate_towers(self) -> bool:
-        """Whether later stages have their own towers and outputs."""
+        """True if later stages have their own towers and outputs."""
         return self.type in ('cascade', 'gated_cascade')
 
     @classmethod

@@ -1,108 +1,142 @@
-"""Softmax cross-entropy of one set of logits under several label sets at once."""
+"""Softmax loss of one set of logits under several label sets, mined as SSD does."""
 
 from collections.abc import Sequence
 from typing import Any, Optional
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..utils.device import may_select_rows
-from .blocks import block_size, row_blocks
+from .layout import class_rows, is_channels_last, mmdet_order, split_levels
 
 
-def softmax_losses(
-    logits: Sequence[Tensor],
-    labels: Sequence[Tensor],
-    select_rows: Optional[bool] = None,
-) -> list[Tensor]:
-    """Compute the cross-entropy of each row under K label sets, by one log-sum-exp.
-
-    The logits come in parts, such as a detector's levels, with the classes in the
-    middle, so that a feature map need not be rearranged.
-
-    Args:
-        logits: Parts of shape (B, C, P), any floating dtype; computed in float32 at
-            least.
-        labels: For each part, (K, B, P) long, 0 to C - 1.
-        select_rows: Whether the backward pass may select the rows that have a gradient.
-            Default: where the host need not wait for their number.
-
-    Returns:
-        For each part, (K, B, P), float32 (float64 if the logits are), neither weighted
-        nor reduced. The gradient reaches only the logits.
-    """
-    return [
-        _SoftmaxLosses.apply(x, y, may_select_rows(x, select_rows))
-        for x, y in zip(logits, labels)
-    ]
-
-
-class _SoftmaxLosses(torch.autograd.Function):
-    """Shares the sum over classes, and backward the probabilities, among all sets."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, select_rows: bool) -> Tensor:
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        log_sum = torch.empty(
-            (len(logits), logits.shape[2]), dtype=dtype, device=logits.device
-        )
-        for part in row_blocks(logits, block_size(logits)):
-            x = logits[part[0], :, part[1]].to(dtype)
-            torch.logsumexp(x, dim=1, out=log_sum[part])
-        ctx.save_for_backward(logits, labels, log_sum)
-        ctx.select_rows = select_rows
-        return log_sum - logits.gather(1, labels.movedim(0, 1)).movedim(1, 0)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        logits, labels, log_sum = ctx.saved_tensors
-        row_grad = grad.sum(dim=0)
-        if ctx.select_rows:
-            # Mining leaves most rows without a gradient.
-            row, place = torch.where((grad != 0).any(dim=0))
-            grad_logits = torch.zeros_like(
-                logits, memory_format=torch.contiguous_format
-            )
-            x = logits[row, :, place].to(grad.dtype)
-            x = (x - log_sum[row, place, None]).exp_() * row_grad[row, place, None]
-            x.scatter_add_(1, labels[:, row, place].T, -grad[:, row, place].T)
-            grad_logits[row, :, place] = x.to(logits.dtype)
-            return grad_logits, None, None
-        x = (logits.to(grad.dtype) - log_sum[:, None]).exp_().mul_(row_grad[:, None])
-        x.scatter_add_(1, labels.movedim(0, 1), -grad.movedim(0, 1))
-        return x.to(logits.dtype), None, None
-
-
-def mined_losses(
-    losses: Tensor,
-    positive: Tensor,
-    negative: Tensor,
+def mined_softmax_losses(
+    levels: Sequence[Tensor],
+    labels: Tensor,
+    weights: Tensor,
+    num_classes: int,
     neg_pos_ratio: float,
     select_rows: Optional[bool] = None,
 ) -> Tensor:
-    """Sum the positives and each image's hardest negatives, as SSD mines them.
+    """Sum the cross-entropy of the positives and hardest negatives of K label sets.
+
+    Negatives are mined per image and label set. All sets share the log-probabilities,
+    and the backward pass visits only the rows that some set kept.
+
+    Args:
+        levels: Logits of each level, (N, A·(C + 1), H, W), background last; any
+            floating dtype, computed in float32 at least.
+        labels: (K, N, ΣHWA) long, 0 to C, in mmdet's order of anchors.
+        weights: (K, N, ΣHWA) float; 0 where an anchor is ignored.
+        num_classes: C, the label of background.
+        neg_pos_ratio: Negatives kept per positive of the same image and set.
+        select_rows: Whether rows may be selected by their values. Default: where the
+            host need not wait for their number.
+
+    Returns:
+        The sums, (K,), float32 (float64 if the logits are), not yet normalised. The
+        gradient reaches only the logits; the choice of negatives has none.
+    """
+    select = may_select_rows(levels[0], select_rows)
+    return _MinedSoftmaxLosses.apply(
+        num_classes, neg_pos_ratio, select, labels, weights, *levels
+    )
+
+
+class _MinedSoftmaxLosses(torch.autograd.Function):
+    """Keeps the log-probabilities, from which the gradient follows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        num_classes: int,
+        neg_pos_ratio: float,
+        select: bool,
+        labels: Tensor,
+        weights: Tensor,
+        *levels: Tensor,
+    ) -> Tensor:
+        channels = num_classes + 1
+        dtype = torch.promote_types(levels[0].dtype, torch.float32)
+        level_labels = split_levels(labels, levels, channels)
+        log_probs = [
+            F.log_softmax(class_rows(x, channels), dim=1, dtype=dtype) for x in levels
+        ]
+        rows = [
+            mmdet_order(p.gather(1, y.movedim(0, 1)).movedim(1, 0), x)
+            for p, y, x in zip(log_probs, level_labels, levels)
+        ]
+        losses = torch.cat(rows, dim=2).neg_().mul_(weights)
+        positive, negative = labels < num_classes, labels == num_classes
+        kept = mine_negatives(losses, positive, negative, neg_pos_ratio, select)
+        kept |= positive
+        ctx.save_for_backward(torch.where(kept, weights, 0), *level_labels, *log_probs)
+        ctx.select = select
+        # The backward pass needs the layout of the logits, not their values.
+        ctx.layouts = [
+            torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device='meta')
+            for x in levels
+        ]
+        return torch.where(kept, losses, 0).sum(dim=(1, 2))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
+        kept_weights, *saved = ctx.saved_tensors
+        num_levels = len(ctx.layouts)
+        level_labels, log_probs = saved[:num_levels], saved[num_levels:]
+        channels = log_probs[0].shape[1]
+        kept_weights = kept_weights.to(grad.dtype) * grad[:, None, None]
+        grads = []
+        for layout, labels, x, weights in zip(
+            ctx.layouts,
+            level_labels,
+            log_probs,
+            split_levels(kept_weights, ctx.layouts, channels),
+        ):
+            format = (
+                torch.channels_last
+                if is_channels_last(layout)
+                else torch.contiguous_format
+            )
+            grad_level = torch.zeros_like(layout, device=x.device, memory_format=format)
+            rows = class_rows(grad_level, channels)
+            if ctx.select:  # mining leaves most rows without a gradient
+                row, place = torch.where((weights != 0).any(dim=0))
+                weights = weights[:, row, place]
+                value = x[row, :, place].exp_().mul_(weights.sum(dim=0)[:, None])
+                value.scatter_add_(1, labels[:, row, place].T, -weights.T)
+                rows[row, :, place] = value.to(rows.dtype)
+            else:
+                value = x.exp().mul_(weights.sum(dim=0)[:, None])
+                value.scatter_add_(1, labels.movedim(0, 1), -weights.movedim(0, 1))
+                rows.copy_(value)
+            grads.append(grad_level)
+        return (None, None, None, None, None, *grads)
+
+
+def mine_negatives(
+    losses: Tensor, positive: Tensor, negative: Tensor, ratio: float, select: bool
+) -> Tensor:
+    """Choose each image's hardest negatives under each label set.
 
     Args:
         losses: Loss of N images' A anchors under each label set, (K, N, A) float.
         positive: (K, N, A) bool.
         negative: Anchors that may be mined, (K, N, A) bool.
-        neg_pos_ratio: Negatives kept per positive of the same image and set.
-        select_rows: Whether the number of negatives may be read on the host. Default:
-            where it need not wait for it.
+        ratio: Negatives kept per positive of the same image and set.
+        select: Whether the number of negatives may be read on the host.
 
     Returns:
-        Sum over the anchors kept, (K,). The choice itself has no gradient.
+        (K, N, A) bool.
     """
-    with torch.no_grad():
-        count = (neg_pos_ratio * positive.sum(dim=-1, keepdim=True)).long()
-        most: int = losses.shape[-1]
-        if may_select_rows(losses, select_rows):
-            most = min(most, int(count.max()))
-        hardness = torch.where(negative, losses, float('-inf'))
-        order = hardness.topk(most, dim=-1).indices
-        rank_kept = torch.arange(most, device=losses.device) < count
-        kept = torch.zeros_like(positive).scatter_(-1, order, rank_kept)
-        kept = (kept & negative) | positive
-    return torch.where(kept, losses, 0).sum(dim=(1, 2))
+    count = (ratio * positive.sum(dim=-1, keepdim=True)).long()
+    most: int = losses.shape[-1]
+    if select:
+        most = min(most, int(count.max()))
+    hardness = torch.where(negative, losses, float('-inf'))
+    order = hardness.topk(most, dim=-1).indices
+    rank_kept = torch.arange(most, device=losses.device) < count
+    return torch.zeros_like(positive).scatter_(-1, order, rank_kept) & negative

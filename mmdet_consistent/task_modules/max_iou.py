@@ -20,7 +20,7 @@ CPU_BLOCK, GPU_BLOCK = 2**16, 2**24
 
 
 class MatchRule(NamedTuple):
-    """How overlaps become labels; the names are those of ``MaxIoUAssigner``.
+    """Thresholds that turn overlaps into labels, named as in ``MaxIoUAssigner``.
 
     Attributes:
         pos_iou_thr: Lowest IoU of a positive.

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, whole."""
+"""Write files that are always complete: either the old or the new content."""
 
 import contextlib
 import os
@@ -12,15 +12,15 @@ SUFFIX = '.partial'
 
 
 def write(path: Union[str, Path], content: bytes) -> None:
-    """Write beside, then rename: a good file is never replaced by half of one.
+    """Write beside the file, then rename, so that no half file replaces a good one.
 
     Args:
-        path: File to write; its folder is made if need be.
-        content: What it shall hold.
+        path: File to write; missing folders are created.
+        content: New content of the file.
 
     Raises:
-        OSError: Naming the file, its size and the room left, if it can't be
-            written; an older file of that name is then untouched.
+        OSError: If the file can't be written; an older one is then untouched. The
+            message names the file, its size and the free space.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def write(path: Union[str, Path], content: bytes) -> None:
         raise OSError(
             error.errno,
             f'{os.strerror(error.errno or 0)}: writing {len(content) / 1e6:.1f} MB '
-            f'with {free / 1e6:.1f} MB free; what was there before is untouched',
+            f'with {free / 1e6:.1f} MB free; the previous content is untouched',
             str(path),
         ) from error
     # The new name must reach the disk too. Not every system can sync a folder.
@@ -52,7 +52,7 @@ def write(path: Union[str, Path], content: bytes) -> None:
 
 @register_backend('atomic_local')
 class AtomicLocalBackend(LocalBackend):
-    """mmengine's local files, written beside and renamed.
+    """mmengine's backend for local files, but with atomic writes.
 
     For any mmengine hook that takes ``backend_args``::
 
@@ -60,5 +60,5 @@ class AtomicLocalBackend(LocalBackend):
     """
 
     def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
-        """Write bytes to ``filepath``, whole or not at all."""
+        """Write bytes to ``filepath``, completely or not at all."""
         write(filepath, obj)

@@ -1,44 +1,44 @@
-"""Where our configs are, and `mmdet_consistent::…` as mmengine's configs write it."""
+"""Find our configs, also as ``mmdet_consistent::NAME.py`` in mmengine's configs."""
 
 import difflib
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import mmengine.hub.hub
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PREFIX = 'mmdet_consistent::'
 
 
 def config_root() -> Path:
-    """The folder of our configs: in an installed package, or in the checkout.
+    """Return the folder of our configs, in an installed package or in the checkout.
 
     Raises:
         FileNotFoundError: If the package was installed without them.
     """
-    checkout = PACKAGE.parent
-    for root in (PACKAGE / '.mim' / 'configs', checkout / 'configs'):
+    for root in (PACKAGE / '.mim' / 'configs', PACKAGE.parent / 'configs'):
         if (root / 'con_retinanet_r50_fpn.py').is_file():
             return root
     raise FileNotFoundError(
-        f'mmdet_consistent in {PACKAGE} has no configs beside it: install it from '
-        'its wheel, or from a checkout with `pip install -e .`'
+        f'mmdet_consistent in {PACKAGE} has no configs: install it from its wheel, or '
+        'from a checkout with `pip install -e .`'
     )
 
 
 def config_path(name: str) -> str:
-    """Full path of one of our configs.
+    """Return the full path of one of our configs.
 
-    Also the way to inherit one under a program that doesn't import this package
-    before it reads the config, such as mmdet's own ``tools/train.py``:
+    A program that reads a config before it imports this package, such as mmdet's own
+    ``tools/train.py``, can inherit from ours by this line:
     ``_base_ = __import__('mmdet_consistent').config_path('NAME.py')``.
 
     Args:
         name: Path below ``configs/``, such as ``con_retinanet_r50_fpn.py``.
 
     Raises:
-        FileNotFoundError: If there is no such config; names the nearest ones.
+        FileNotFoundError: If there is no such config. The message names the nearest.
     """
     root = config_root()
     path = root / name
@@ -53,14 +53,15 @@ def config_path(name: str) -> str:
 
 
 def install_prefix() -> None:
-    """Let mmengine find ``mmdet_consistent::NAME.py``. Safe to call again.
+    """Let mmengine find ``mmdet_consistent::NAME.py``; calling it again does nothing.
 
-    mmengine's own look-up wants a folder in the name, finds no package that was
-    installed as a link, and takes the package for a registry's scope. Other
-    packages' names go on to mmengine's.
+    mmengine's own look-up requires a folder in the name, does not find packages
+    installed as a link, and takes the package for a registry's scope. Names of other
+    packages are passed on to mmengine.
     """
-    if getattr(Config._get_cfg_path, 'knows_mmdet_consistent', False):
+    if 'mmdet_consistent' in MODULE2PACKAGE:
         return
+    MODULE2PACKAGE['mmdet_consistent'] = 'mmdet_consistent'
     base_path = Config._get_cfg_path
     hub_config = mmengine.hub.hub.get_config
 
@@ -80,6 +81,6 @@ def install_prefix() -> None:
             )
         return Config.fromfile(config_path(cfg_path[len(PREFIX) :]))
 
-    get_cfg_path.knows_mmdet_consistent = True
-    Config._get_cfg_path = staticmethod(get_cfg_path)
+    replaced: Any = Config
+    replaced._get_cfg_path = staticmethod(get_cfg_path)
     mmengine.hub.hub.get_config = mmengine.hub.get_config = get_config

@@ -1,9 +1,9 @@
-"""Errors that explain themselves."""
+"""Errors that need no traceback."""
 
 
 class UserError(Exception):
-    """A mistake whose message names it and the way out: no traceback is needed."""
+    """A mistake of the user; the message names it and suggests a fix."""
 
 
 class ConfigError(UserError, ValueError):
-    """A config doesn't fit the data, or names what doesn't exist."""
+    """A config doesn't fit the data, or names something that doesn't exist."""

@@ -1,7 +1,7 @@
-"""Alternating repetitions, and their medians, quartiles and ratios.
+"""Time contenders alternately, and summarise the times and their ratios.
 
-Contenders take turns, one repetition each, and a ratio is that of two
-neighbours in time. A machine that slows down slows both, and the ratio stands.
+Contenders take turns, one repetition each, and a ratio compares two neighbours in time:
+a machine that slows down slows both, and does not change the ratio.
 """
 
 import gc
@@ -27,10 +27,10 @@ class Summary(NamedTuple):
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Median and quartiles; of one value, that value.
+    """Return median and quartiles; for a single value, that value.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no value.
     """
     if not values:
         raise ValueError('no repetition to summarize: repetitions must be at least 1')
@@ -41,17 +41,17 @@ def summarize(values: Sequence[float]) -> Summary:
 
 
 def ratios(values: Sequence[float], reference: Sequence[float]) -> list[float]:
-    """Repetition by repetition."""
+    """Divide repetition by repetition."""
     return [value / ref for value, ref in zip(values, reference)]
 
 
 def device_clock(device: str, cpu_time: bool = False) -> Clock:
-    """A clock in seconds that waits for the device's queue first.
+    """Return a clock in seconds that first waits for the device's queue.
 
     Args:
         device: ``'cpu'`` or ``'cuda'``.
-        cpu_time: On the CPU, count what this process computes in all its
-            threads, not what it waits while others have the processor.
+        cpu_time: On the CPU, count the computing time of all threads of this process
+            instead of the elapsed time.
     """
     if device == 'cpu':
         return time.process_time if cpu_time else time.perf_counter
@@ -75,18 +75,17 @@ def alternate(
     """Run all contenders in turn, and collect their times.
 
     Args:
-        runs: Contender to one repetition of its work, which is handed the
-            clock and returns the seconds of each of its parts.
-        clock: In seconds.
-        warmup: Rounds whose times are thrown away.
-        repetitions: Rounds at most.
-        seconds: No new round once the timed ones have taken this long …
-        least: … but this many rounds in any case (never above repetitions).
+        runs: Contender to one repetition of its work: a function of the clock that
+            returns the seconds of each part.
+        clock: Clock in seconds.
+        warmup: Number of rounds that are not timed.
+        repetitions: Largest number of timed rounds.
+        seconds: No new round starts after this time …
+        least: … but at least this many rounds run (at most ``repetitions``).
 
     Returns:
-        Contender to part to the seconds of every round. The contender that
-        begins changes from round to round, so that no one always follows the
-        same neighbour's cache.
+        Contender to part to the seconds of each round. Another contender begins each
+        round, so that none always finds the same neighbour's cache.
     """
     names = list(runs)
     samples: Samples = {name: {} for name in names}

@@ -150,6 +150,6 @@ def test_invalid_additions_are_refused(options, message):
 
 def test_attach_refuses_a_head_without_a_stage_of_ours():
     options = dict(additions=[dict(type='TwoValues')], label_stages=1, reg_stages=1)
-    assert build_head(**options).layout.num_extra == 2  # its loss is made here
+    assert build_head(**options).num_extra == 2  # its loss is made here
     with pytest.raises(ValueError, match='set label_stages or reg_stages to 2'):
         build_head(loss_cls=dict(type='GHMC', use_sigmoid=True), **options)

@@ -29,7 +29,7 @@ def targets_of(head, outputs):
     seen = {}
 
     def spy(levels, stages, targets):
-        seen.update(targets)
+        seen.update(zip([stage.index for stage in stages], targets))
         return type(head).label_losses(head, levels, stages, targets)
 
     head.label_losses = spy

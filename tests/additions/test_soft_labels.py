@@ -98,7 +98,7 @@ def test_cls_normalizer_first_ignores_soft_weights(normalizer):
     seen = {}
 
     def spy(levels, stages, targets):
-        seen.update(targets)
+        seen.update(zip([stage.index for stage in stages], targets))
         return type(head).label_losses(head, levels, stages, targets)
 
     head = build_head(**options, additions=additions)
@@ -124,7 +124,7 @@ def test_samplers_normaliser_shrinks_by_the_lost_weight():
     seen = {}
 
     def spy(levels, stages, targets):
-        seen.update(targets)
+        seen.update(zip([stage.index for stage in stages], targets))
         return type(head).label_losses(head, levels, stages, targets)
 
     head.label_losses = spy

@@ -5,12 +5,12 @@ import torch
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
-from mmdet_consistent.engine.hooks import ConsistencyHook
-from mmdet_consistent.engine.hooks.consistency import (
+from mmdet_consistent.analysis.consistency import (
     agreement,
     anchor_labels,
     assigner_of,
 )
+from mmdet_consistent.engine.hooks import ConsistencyHook
 from mmdet_consistent.heads.stage import Stage
 from mmdet_consistent.task_modules import SecondPassAssigner
 from tests.support.tiny_detector import ROOT, tiny_config

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.structures import InstanceData
 
-import mmdet_consistent  # noqa: F401
+import mmdet_consistent.engine.safe  # noqa: F401  lets mmdet's SSD predict
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
@@ -34,17 +34,15 @@ def baseline_of(path):
 
 
 @pytest.mark.parametrize('path', CONSISTENT, ids=lambda p: p.stem)
-def test_a_consistent_config_swaps_the_head_and_nothing_else(path):
+def test_consistent_config_swaps_the_head_and_nothing_else(path):
     ours, base = Config.fromfile(path), Config.fromfile(baseline_of(path))
     swapped = HEADS[ours.model.bbox_head.pop('type')]
     assert swapped == base.model.bbox_head.pop('type')
     assert ours.to_dict() == base.to_dict()
-    code = [li for li in path.read_text().splitlines() if not li.startswith('#')]
-    assert len(code) <= 3
 
 
 @pytest.mark.parametrize('path', CONSISTENT, ids=lambda p: p.stem)
-def test_consistency_adds_one_box_output(path):
+def test_consistent_detector_adds_one_box_output(path):
     detectors = []
     for config in (baseline_of(path), path):
         model = Config.fromfile(config).model
@@ -63,7 +61,7 @@ def test_consistency_adds_one_box_output(path):
 @pytest.mark.parametrize(
     'path', sorted(CONFIGS.glob('ablations/*.py')), ids=lambda p: p.stem
 )
-def test_an_ablation_changes_the_head_and_nothing_else(path):
+def test_ablation_changes_the_head_and_nothing_else(path):
     ours = Config.fromfile(path)
     base = Config.fromfile(CONFIGS / 'con_retinanet_r50_fpn_500.py')
     assert ours.model.pop('bbox_head') != base.model.pop('bbox_head')
@@ -99,7 +97,7 @@ def expected_losses(settings):
 
 
 def learnt(head, before):
-    """Whether each kind of parameter moved; SSD mines no anchor on some levels."""
+    """Return whether each kind of parameter moved; SSD mines no anchor on some levels."""
     moved = {}
     for name, value in head.named_parameters():
         kind = re.sub(r'\.\d+', '', name)
@@ -124,7 +122,7 @@ def check_head(head, settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('path', SHIPPED, ids=lambda p: p.stem)
-def test_builds_trains_and_predicts(path):
+def test_config_builds_trains_and_predicts(path):
     cfg = Config.fromfile(path)
     cfg.model.backbone.init_cfg = None
     # Untrained scores are below every threshold.

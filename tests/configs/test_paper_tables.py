@@ -55,24 +55,25 @@ def resizes(pipeline):
     return [tuple(scale) for scale in scales], step.keep_ratio
 
 
-def test_every_row_of_every_table_is_there():
+def test_paper_tables_hold_every_row_of_every_table():
     assert Counter(r['table'] for r in ROWS) == {1: 4, 2: 3, 3: 4, 4: 8, 5: 4, 6: 3}
     assert len({(r['table'], r['row']) for r in ROWS}) == len(ROWS)
 
 
-def test_one_config_for_each_setting():
+def test_each_setting_has_one_config():
     pairs = {(r['config'], json.dumps(r['settings'])) for r in ROWS}
     assert len(pairs) == len({c for c, _ in pairs}) == len({s for _, s in pairs})
 
 
-def test_every_config_is_a_row_or_known_not_to_be():
+def test_every_shipped_config_is_a_row_or_an_exception():
     files = [*ROOT.glob('configs/*.py'), *ROOT.glob('configs/ablations/*.py')]
     shipped = {str(f.relative_to(ROOT)) for f in files}
     assert shipped == {r['config'] for r in ROWS} | NOT_IN_A_TABLE
 
 
+@pytest.mark.docs
 @every_row
-def test_the_config_says_its_table_and_figure(row):
+def test_config_comment_names_its_table_and_figure(row):
     lines = (ROOT / row['config']).read_text().splitlines()
     comment = ' '.join(line for line in lines if line.startswith('#'))
     assert re.search(rf'\bTable {row["table"]}\b', comment)
@@ -80,7 +81,7 @@ def test_the_config_says_its_table_and_figure(row):
 
 
 @every_row
-def test_images_and_augmentation(row):
+def test_config_has_the_image_sizes_and_augmentation_of_its_row(row):
     settings, cfg = row['settings'], load(row)
     train = training_set(cfg)[0].pipeline
     short = settings['short_side']
@@ -113,7 +114,7 @@ def test_images_and_augmentation(row):
         'ssd512_r50',
     ],
 )
-def test_pipelines_run(name):
+def test_pipelines_resize_and_flip_an_image(name):
     cfg = load_file(ROOT / f'configs/{name}.py')
     image = str(next((ROOT / 'data/bccd/images').glob('*.jpg')))
     box = dict(bbox=[40, 40, 120, 140], bbox_label=3, ignore_flag=0)
@@ -135,7 +136,7 @@ def test_pipelines_run(name):
 
 
 @every_row
-def test_schedule(row):
+def test_config_has_the_schedule_of_its_row(row):
     settings, cfg = row['settings'], load(row)
     _, times = training_set(cfg)
     warmup, steps = cfg.param_scheduler
@@ -152,7 +153,7 @@ def test_schedule(row):
 
 
 @every_row
-def test_backbone(row):
+def test_config_has_the_backbone_of_its_row(row):
     backbone = load(row).model.backbone
     kind, depth = row['settings']['backbone'].split('-')
     assert (backbone.type, backbone.depth) == (
@@ -166,7 +167,7 @@ def test_backbone(row):
 
 
 @every_row
-def test_what_is_measured(row):
+def test_config_measures_what_its_row_reports(row):
     cfg = load(row)
     evaluators = cfg.val_evaluator
     if not isinstance(evaluators, list):
@@ -182,7 +183,7 @@ def test_what_is_measured(row):
 
 
 @pytest.mark.parametrize('name', ['con_ssd512_r50', 'ablations/table3_cls3_reg2'])
-def test_configs_load_from_any_folder(name, tmp_path, monkeypatch):
+def test_config_loads_from_any_working_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = ROOT / f'configs/{name}.py'
     assert Config.fromfile(path).to_dict() == load_file(path).to_dict()

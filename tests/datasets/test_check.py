@@ -1,11 +1,7 @@
-"""Every kind of bad data is found, named and left out; good data are not."""
+"""Every kind of bad data is found, named and left out; good data are kept."""
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -16,9 +12,9 @@ from mmdet_consistent.datasets.check import (
 )
 from mmdet_consistent.datasets.check_image import check_image
 from mmdet_consistent.datasets.problems import IMAGE, KEPT, OBJECT, DataError, check_box
-from tests.datasets import bad_data
+from tests.support import bad_data
+from tests.support.processes import ROOT, run_tool
 
-ROOT = Path(__file__).resolve().parents[2]
 BOXES = [
     ([4, 4, 0, 10], 'box without area', OBJECT),
     ([4, 4, 10, 0], 'box without area', OBJECT),
@@ -63,7 +59,7 @@ def test_good_data_have_no_problem(tmp_path):
 
 
 @pytest.mark.parametrize(('box', 'kind', 'effect'), BOXES)
-def test_coco_boxes(tmp_path, box, kind, effect):
+def test_bad_coco_box_is_named_and_left_out(tmp_path, box, kind, effect):
     content = bad_data.coco(tmp_path)
     content['annotations'][3]['bbox'] = box
     cleaned, problem = check_one(tmp_path, content)
@@ -84,7 +80,7 @@ def test_coco_boxes(tmp_path, box, kind, effect):
         ('area', -1, 'box under a pixel'),
     ],
 )
-def test_coco_objects(tmp_path, field, value, kind):
+def test_bad_coco_object_is_named_and_left_out(tmp_path, field, value, kind):
     content = bad_data.coco(tmp_path)
     content['annotations'][3][field] = value
     cleaned, problem = check_one(tmp_path, content)
@@ -92,7 +88,7 @@ def test_coco_objects(tmp_path, field, value, kind):
     assert len(cleaned['annotations']) == 5
 
 
-def test_a_missing_area_is_filled_in(tmp_path):
+def test_missing_area_is_filled_in(tmp_path):
     content = bad_data.coco(tmp_path)
     del content['annotations'][3]['area']
     cleaned, problem = check_one(tmp_path, content)
@@ -110,7 +106,7 @@ def test_a_missing_area_is_filled_in(tmp_path):
         ('1.jpg', 'malformed image entry'),
     ],
 )
-def test_coco_images(tmp_path, entry, kind):
+def test_bad_coco_image_entry_is_named_and_left_out(tmp_path, entry, kind):
     content = bad_data.coco(tmp_path)
     content['images'][1] = entry
     content['annotations'] = [a for a in content['annotations'] if a['image_id'] != 1]
@@ -120,7 +116,7 @@ def test_coco_images(tmp_path, entry, kind):
 
 
 @pytest.mark.parametrize(('how', 'kind'), IMAGES)
-def test_image_files(tmp_path, how, kind):
+def test_bad_image_file_is_named_and_left_out(tmp_path, how, kind):
     content = bad_data.coco(tmp_path)
     bad_data.spoil_image(tmp_path / 'images' / '1.jpg', how)
     cleaned, problem = check_one(tmp_path, content)
@@ -130,7 +126,7 @@ def test_image_files(tmp_path, how, kind):
     assert {a['image_id'] for a in cleaned['annotations']} == {0, 2}
 
 
-def test_a_quick_look_misses_only_what_is_inside(tmp_path):
+def test_quick_level_finds_a_truncated_file(tmp_path):
     path = tmp_path / 'a.jpg'
     bad_data.write_image(path)
     content = bytearray(path.read_bytes())
@@ -142,7 +138,7 @@ def test_a_quick_look_misses_only_what_is_inside(tmp_path):
         check_image(str(path), level='some')
 
 
-def test_a_rotated_photo_has_the_size_it_is_shown_with(tmp_path):
+def test_size_of_a_rotated_photo_is_that_shown(tmp_path):
     from PIL import Image
 
     image = Image.new('RGB', (64, 48))
@@ -157,7 +153,7 @@ def test_a_rotated_photo_has_the_size_it_is_shown_with(tmp_path):
     'content',
     ['', '{', '[]', '{}', '{"images": [], "annotations": [], "categories": []}'],
 )
-def test_an_annotation_file_with_nothing_in_it_is_refused(tmp_path, content):
+def test_empty_annotation_file_is_refused(tmp_path, content):
     path = tmp_path / 'empty.json'
     path.write_text(content)
     with pytest.raises(DataError, match=r'empty\.json'):
@@ -190,7 +186,7 @@ def check_voc_one(root, **edit):
         ((), 'box that is no number', OBJECT),
     ],
 )
-def test_voc_boxes(tmp_path, box, kind, effect):
+def test_bad_voc_box_is_named_and_left_out(tmp_path, box, kind, effect):
     bad_data.voc(tmp_path)
     problem, size = check_voc_one(tmp_path, boxes=[(4, 4, 14, 14), box])
     assert (problem.kind, problem.effect) == (kind, effect)
@@ -199,7 +195,7 @@ def test_voc_boxes(tmp_path, box, kind, effect):
     assert size == f'3 images, {6 if effect == KEPT else 5} good objects'
 
 
-def test_voc_names_and_sizes(tmp_path):
+def test_unknown_voc_class_and_wrong_size_are_named(tmp_path):
     bad_data.voc(tmp_path)
     problem, _ = check_voc_one(tmp_path, boxes=[(4, 4, 9, 9)], label='dog')
     assert problem.kind == 'unknown category'
@@ -212,7 +208,7 @@ def test_voc_names_and_sizes(tmp_path):
 
 
 @pytest.mark.parametrize('content', [None, '', '<annotation>'])
-def test_voc_files_that_cannot_be_read(tmp_path, content):
+def test_unreadable_voc_file_is_named_and_left_out(tmp_path, content):
     bad_data.voc(tmp_path)
     path = tmp_path / 'Annotations' / 'n1.xml'
     path.unlink() if content is None else path.write_text(content)
@@ -222,12 +218,12 @@ def test_voc_files_that_cannot_be_read(tmp_path, content):
     assert size == '3 images, 4 good objects'
 
 
-def test_whole_numbers_and_true_are_told_apart():
+def test_check_box_does_not_take_true_for_a_number():
     assert check_box([True, 0, 5, 5], None)[0] == 'box that is no number'
     assert check_box([0, 0, 5, 5], None) is None
 
 
-def test_wrapped_and_joined_data_sets_of_a_config(tmp_path):
+def test_check_dataset_config_opens_wrappers(tmp_path):
     (tmp_path / 'voc').mkdir()
     bad_data.voc(tmp_path / 'voc')
     path = bad_data.save(tmp_path, bad_data.coco(tmp_path))
@@ -260,23 +256,23 @@ def test_wrapped_and_joined_data_sets_of_a_config(tmp_path):
         list(check_dataset_config(dict(ann_file='a.csv')))
 
 
-@pytest.mark.slow
-def test_the_tool(tmp_path):
+def test_check_data_names_problems_and_writes_a_clean_file(tmp_path, capsys):
     content = bad_data.coco(tmp_path)
     content['annotations'][3]['bbox'] = [1, 1, 0, 0]
     path = bad_data.save(tmp_path, content)
 
     clean = tmp_path / 'clean.json'
-    command = [sys.executable, 'tools/check_data.py', path, '--write', clean]
-    command += ['--image-folder', tmp_path / 'images']
-    result = subprocess.run(
-        [str(part) for part in command],
-        cwd=ROOT,
-        env=dict(os.environ, OMP_NUM_THREADS='1'),
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 1, result.stderr
-    assert '1  box without area (object left out)' in result.stdout
-    assert f'{path}: object 3 of 1.jpg: box without area' in result.stdout
+    with pytest.raises(SystemExit) as ended:
+        run_tool(
+            ROOT / 'tools/check_data.py',
+            path,
+            '--write',
+            clean,
+            '--image-folder',
+            tmp_path / 'images',
+        )
+    assert ended.value.code == 1
+    output = capsys.readouterr().out
+    assert '1  box without area (object left out)' in output
+    assert f'{path}: object 3 of 1.jpg: box without area' in output
     assert len(json.loads(clean.read_text())['annotations']) == 5

@@ -1,4 +1,4 @@
-"""The loader leaves out what is bad and says so, or refuses, as its option says."""
+"""Checked data sets leave out bad data, or refuse them, as their option says."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from mmdet.utils import register_all_modules
 
 from mmdet_consistent import CheckedCocoDataset
 from mmdet_consistent.datasets.problems import DataError
-from tests.datasets import bad_data
+from tests.support import bad_data
 
 register_all_modules()
 PIPELINE = [
@@ -50,7 +50,7 @@ def with_bad_box(root, kind):
 
 
 @pytest.mark.parametrize('kind', ['coco', 'voc'])
-def test_good_data_load_as_mmdet_loads_them(tmp_path, kind):
+def test_good_data_load_as_in_mmdet(tmp_path, kind):
     if kind == 'coco':
         bad_data.save(tmp_path, bad_data.coco(tmp_path))
     else:
@@ -75,7 +75,7 @@ def test_good_data_load_as_mmdet_loads_them(tmp_path, kind):
 
 @pytest.mark.parametrize('kind', ['coco', 'voc'])
 @pytest.mark.parametrize('test_mode', [False, True])
-def test_a_bad_box_is_left_out(tmp_path, kind, test_mode):
+def test_bad_box_is_left_out(tmp_path, kind, test_mode):
     with_bad_box(tmp_path, kind)
     dataset = build(tmp_path, kind, test_mode=test_mode)
     counts = [len(dataset.get_data_info(i)['instances']) for i in range(3)]
@@ -89,14 +89,14 @@ def test_a_bad_box_is_left_out(tmp_path, kind, test_mode):
 
 
 @pytest.mark.parametrize('kind', ['coco', 'voc'])
-def test_or_the_run_is_refused(tmp_path, kind):
+def test_on_bad_data_refuse_refuses_a_bad_box(tmp_path, kind):
     with_bad_box(tmp_path, kind)
     with pytest.raises(DataError, match=r"1 problems, and on_bad_data='refuse'"):
         build(tmp_path, kind, on_bad_data='refuse')
 
 
 @pytest.mark.parametrize('kind', ['coco', 'voc'])
-def test_a_bad_image_is_left_out_of_training_and_refused_in_a_test(tmp_path, kind):
+def test_bad_image_is_left_out_in_training_and_refused_in_testing(tmp_path, kind):
     if kind == 'coco':
         bad_data.save(tmp_path, bad_data.coco(tmp_path))
         path = tmp_path / 'images' / '1.jpg'
@@ -112,7 +112,7 @@ def test_a_bad_image_is_left_out_of_training_and_refused_in_a_test(tmp_path, kin
         build(tmp_path, kind, test_mode=True)
 
 
-def test_an_image_that_goes_bad_during_training_is_named(tmp_path, capsys):
+def test_image_that_fails_to_load_is_named_and_replaced(tmp_path, capsys):
     bad_data.save(tmp_path, bad_data.coco(tmp_path))
     options = dict(check_images='no')
     dataset, refusing = (
@@ -130,7 +130,7 @@ def test_an_image_that_goes_bad_during_training_is_named(tmp_path, capsys):
             strict[1]
 
 
-def test_an_error_that_is_not_the_images_passes_through(tmp_path):
+def test_error_of_a_transform_passes_through(tmp_path):
     bad_data.save(tmp_path, bad_data.coco(tmp_path))
 
     def broken(results):
@@ -143,7 +143,7 @@ def test_an_error_that_is_not_the_images_passes_through(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['coco', 'voc'])
-def test_no_good_image_at_all_is_an_error(tmp_path, kind):
+def test_data_set_without_a_good_image_is_an_error(tmp_path, kind):
     if kind == 'coco':
         bad_data.save(tmp_path, bad_data.coco(tmp_path))
     else:
@@ -154,7 +154,7 @@ def test_no_good_image_at_all_is_an_error(tmp_path, kind):
         build(tmp_path, kind)
 
 
-def test_a_subclass_of_the_users_own(tmp_path):
+def test_checked_mixin_works_with_a_subclass_of_the_user(tmp_path):
     class Mine(CocoDataset):
         def load_data_list(self):
             return super().load_data_list()[:2]
@@ -173,7 +173,7 @@ def test_a_subclass_of_the_users_own(tmp_path):
     assert len(dataset.problems) == 1
 
 
-def test_a_name_twice_in_the_list(tmp_path):
+def test_name_twice_in_the_list_is_left_out(tmp_path):
     bad_data.voc(tmp_path)
     (tmp_path / 'ImageSets/Main/train.txt').write_text('n0\nn1\nn0\n')
     dataset = build(tmp_path, 'voc')
@@ -182,6 +182,6 @@ def test_a_name_twice_in_the_list(tmp_path):
 
 
 @pytest.mark.parametrize('option', ['on_bad_data', 'check_images'])
-def test_unknown_options_are_refused(tmp_path, option):
+def test_unknown_option_is_refused(tmp_path, option):
     with pytest.raises(ValueError, match=f"{option} must be one of .* got 'maybe'"):
         build(tmp_path, **{option: 'maybe'})

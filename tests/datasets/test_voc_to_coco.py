@@ -23,7 +23,7 @@ def make_voc(root, objects):
     (root / 'Annotations/one.xml').write_text(f'<annotation>{body}</annotation>')
 
 
-def test_boxes_are_scaled_clipped_and_dropped_by_name(tmp_path):
+def test_convert_scales_and_clips_boxes_and_drops_empty_ones(tmp_path):
     make_voc(tmp_path / 'voc', [('b', 20, 10, 300, 50), ('a', 5, 5, 5, 9)])
     dropped = convert(tmp_path / 'voc', 'train', ['a', 'b'], tmp_path / 'o', (100, 50))
     assert len(dropped) == 1
@@ -39,7 +39,9 @@ def test_boxes_are_scaled_clipped_and_dropped_by_name(tmp_path):
     ('objects', 'words'),
     [([('c', 1, 1, 2, 2)], "name='c'"), ([('a', 'x', 1, 2, 2)], "xmin='x'")],
 )
-def test_bad_annotations_are_refused_by_file_field_and_value(tmp_path, objects, words):
+def test_convert_names_file_field_and_value_of_bad_annotations(
+    tmp_path, objects, words
+):
     make_voc(tmp_path / 'voc', objects)
     with pytest.raises(ValueError, match=words) as error:
         convert(tmp_path / 'voc', 'train', ['a', 'b'], tmp_path / 'o')
@@ -47,7 +49,7 @@ def test_bad_annotations_are_refused_by_file_field_and_value(tmp_path, objects, 
     assert not (tmp_path / 'o/annotations/train.json').exists()
 
 
-def test_a_missing_image_is_refused_by_name(tmp_path):
+def test_convert_refuses_a_missing_image_by_name(tmp_path):
     make_voc(tmp_path / 'voc', [])
     (tmp_path / 'voc/JPEGImages/one.jpg').unlink()
     with pytest.raises(ValueError, match=r'one\.jpg'):
@@ -57,7 +59,7 @@ def test_a_missing_image_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize(
     ('split', 'count'), [('train', 205), ('val', 87), ('test', 72)]
 )
-def test_the_bccd_copy_is_whole(split, count):
+def test_bccd_copy_is_complete(split, count):
     root = ROOT / 'data/bccd'
     coco = json.loads((root / f'annotations/{split}.json').read_text())
     assert len(coco['images']) == count

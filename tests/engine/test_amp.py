@@ -1,4 +1,4 @@
-"""Overflow in float16: steps are skipped, nothing is spoilt, what lasts is named."""
+"""Overflow in float16 skips steps without damage, and is named if it lasts."""
 
 import contextlib
 import itertools
@@ -12,9 +12,8 @@ from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 
 from mmdet_consistent.engine.hooks.finite_loss import NonFiniteLossError
-from tests.engine.toy import Killed, train_toy
-from tests.heads import helpers
-from tools.dev.soak.training import equal
+from tests.support import builders
+from tests.support.toy import Killed, same_weights, train_toy
 
 pytestmark = [
     pytest.mark.slow,
@@ -60,10 +59,10 @@ class Steps(Hook):
 def images():
     """Four images of noise, with ground truth or without."""
     generator = torch.Generator().manual_seed(0)
-    size = (3, helpers.IMAGE, helpers.IMAGE)
+    size = (3, builders.IMAGE, builders.IMAGE)
     samples = []
-    for truth in helpers.ground_truth() * 2:
-        sample = DetDataSample(metainfo=helpers.metas(1)[0])
+    for truth in builders.ground_truth() * 2:
+        sample = DetDataSample(metainfo=builders.metas(1)[0])
         sample.gt_instances = truth
         sample.img_path = f'image{len(samples)}.jpg'
         noise = torch.randint(256, size, generator=generator, dtype=torch.uint8)
@@ -98,7 +97,7 @@ def train(folder, model, init_scale=256.0, epochs=6, **optim_wrapper):
 
 def detector_with(layer, weight=3e4):
     """A detector whose outputs of one layer overflow in float16."""
-    model = helpers.small_detector()
+    model = builders.small_detector()
     model.init_weights()  # the runner would, later
     with torch.no_grad():
         model.bbox_head.get_submodule(layer).weight.fill_(weight)
@@ -106,13 +105,13 @@ def detector_with(layer, weight=3e4):
 
 
 @pytest.mark.parametrize('options', [dict(), dict(clip_grad=dict(max_norm=10))])
-def test_gradients_that_overflow_cost_a_step_each_and_nothing_else(tmp_path, options):
-    model = helpers.small_detector()
+def test_overflowing_gradients_skip_steps_and_change_nothing_else(tmp_path, options):
+    model = builders.small_detector()
     seen = train(tmp_path, model, init_scale=2.0**19, **options)
     skipped = []
     for (scale, before), (next_scale, after) in zip(seen, seen[1:]):
         skipped.append(next_scale < scale)
-        assert equal(before, after) == skipped[-1]
+        assert same_weights(before, after) == skipped[-1]
         assert all(bool(torch.isfinite(value).all()) for value in after.values())
     # The first ones, until the scale fits; then all is well.
     count = sum(skipped)
@@ -121,25 +120,25 @@ def test_gradients_that_overflow_cost_a_step_each_and_nothing_else(tmp_path, opt
 
 
 @pytest.mark.parametrize(
-    ('layer', 'said'),
+    ('layer', 'message'),
     [
         ('retina_reg', 'the regression output of stage 0, level'),
         ('retina_reg.later_stages.0', 'the regression output of stage 1, level'),
     ],
 )
-def test_outputs_that_overflow_end_it_with_a_name(tmp_path, layer, said):
+def test_overflowing_outputs_end_training_with_their_name(tmp_path, layer, message):
     model = detector_with(layer)
     before = {k: p.detach().clone() for k, p in model.named_parameters()}
-    with pytest.raises(NonFiniteLossError, match=said) as error:
+    with pytest.raises(NonFiniteLossError, match=message) as error:
         train(tmp_path, model)
     # Ten in a row are the scaler's to mend; by the eleventh no step was taken.
     assert 'epoch 6, iteration 11' in str(error.value)
     assert 'of the batch (image' in str(error.value)
-    assert equal(dict(model.named_parameters()), before)
+    assert same_weights(dict(model.named_parameters()), before)
 
 
 @pytest.mark.parametrize('accumulate', [1, 2])
-def test_skipping_for_ever_ends_with_a_name(tmp_path, accumulate):
+def test_endless_skipping_ends_training_with_a_name(tmp_path, accumulate):
     """An infinite score has a finite loss, so that alone would not be noticed."""
     model = detector_with('retina_cls')
     weight = model.bbox_head.retina_reg.weight
@@ -159,15 +158,15 @@ def test_skipping_for_ever_ends_with_a_name(tmp_path, accumulate):
     assert '11 steps in a row were skipped' in text
     assert 'not finite: the classification output of level 0, image 0' in text
     assert 'bfloat16' in text
-    assert equal(dict(model.named_parameters()), before)
+    assert same_weights(dict(model.named_parameters()), before)
 
 
-def test_the_scale_is_resumed_too(tmp_path):
+def test_loss_scale_is_resumed(tmp_path):
     options = dict(optim_wrapper=dict(type='CpuAmpOptimWrapper', init_scale=2.0**30))
     whole, whole_log = train_toy(tmp_path / 'whole', **options)
     with pytest.raises(Killed):
         train_toy(tmp_path / 'cut', kill=('before_train_iter', 7), **options)
     resumed, log = train_toy(tmp_path / 'cut', resume=True, **options)
-    assert equal(resumed, whole)
+    assert same_weights(resumed, whole)
     assert log == whole_log[-len(log) :]
     assert len(log) < len(whole_log)

@@ -11,7 +11,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
-import mmdet_consistent  # noqa: F401
+import mmdet_consistent.engine.safe  # noqa: F401
 from mmdet_consistent.engine import restricted_pickle
 from mmdet_consistent.engine.architecture import compare
 from mmdet_consistent.engine.checkpoint import CheckpointError, load, newest_good
@@ -63,7 +63,7 @@ def with_pickle(path, content):
 
 @pytest.mark.parametrize('kind', ['open', 'eval', 'exec by look-up', 'import'])
 @pytest.mark.parametrize('loader', [load, CheckpointLoader.load_checkpoint])
-def test_nothing_is_executed(tmp_path, kind, loader):
+def test_malicious_file_is_refused_and_not_executed(tmp_path, kind, loader):
     owned = tmp_path / 'owned'
     code = f'open({str(owned)!r}, "w").close()'
     path = tmp_path / 'bad.pth'
@@ -81,13 +81,13 @@ def test_nothing_is_executed(tmp_path, kind, loader):
     assert not owned.exists()
 
 
-def test_the_hidden_exec_would_work_if_getattr_were_allowed(tmp_path, monkeypatch):
+def test_hidden_exec_would_run_if_getattr_were_allowed(tmp_path, monkeypatch):
     """Shows that the test above tests something."""
     owned = tmp_path / 'owned'
     path = tmp_path / 'bad.pth'
     with_pickle(path, hidden_exec(f'open({str(owned)!r}, "w").close()'))
     if not restricted_pickle.HAS_ALLOW_LIST:  # torch < 2.4
-        monkeypatch.setattr(restricted_pickle, '_ADDED', {})
+        monkeypatch.setattr(restricted_pickle, '_ALLOWED', {})
         restricted_pickle.add_safe_globals([HistoryBuffer, getattr])
         restricted_pickle.torch_load(path)
     else:
@@ -101,12 +101,12 @@ def test_the_hidden_exec_would_work_if_getattr_were_allowed(tmp_path, monkeypatc
     assert owned.exists()
 
 
-def test_a_config_in_the_meta_data_is_not_run(tmp_path):
+def test_config_in_the_meta_data_is_dropped(tmp_path):
     torch.save(dict(state_dict={}, meta=dict(config='exit()', epoch=1)), tmp_path / 'c')
     assert load(tmp_path / 'c')['meta'] == dict(epoch=1)
 
 
-def test_what_mmengine_saves_loads(tmp_path):
+def test_message_hub_of_mmengine_loads(tmp_path):
     hub = MessageHub('test_checkpoint')
     for value in (1.0, np.float32(2), np.float64(3)):
         hub.update_scalar('train/loss', value)
@@ -121,7 +121,7 @@ def big_checkpoint(path):
 
 
 @pytest.mark.parametrize('share', [0, 0.01, 0.5, 0.9, 0.999])
-def test_a_file_cut_off_is_named(tmp_path, share):
+def test_truncated_file_is_named(tmp_path, share):
     path = tmp_path / 'cut.pth'
     content = big_checkpoint(path)
     path.write_bytes(content[: int(len(content) * share)])
@@ -129,7 +129,7 @@ def test_a_file_cut_off_is_named(tmp_path, share):
         load(path)
 
 
-def test_a_flipped_bit_is_found(tmp_path):
+def test_flipped_bit_is_found_by_the_checksum(tmp_path):
     path = tmp_path / 'flipped.pth'
     content = bytearray(big_checkpoint(path))
     content[content.index(torch.arange(1000.0).numpy().tobytes()) + 1000] ^= 4
@@ -143,7 +143,7 @@ def test_a_flipped_bit_is_found(tmp_path):
     'content',
     [b'hello', b'\x89PNG\r\n', b'PK\x03\x04rest', pickle.dumps([1, 2]), b'\x80\x02N.'],
 )
-def test_a_foreign_file_is_named(tmp_path, content):
+def test_file_of_another_format_is_named(tmp_path, content):
     (tmp_path / 'foreign.pth').write_bytes(content)
     with pytest.raises(CheckpointError, match=r'foreign\.pth'):
         load(tmp_path / 'foreign.pth')
@@ -151,19 +151,19 @@ def test_a_foreign_file_is_named(tmp_path, content):
         load_checkpoint(nn.Linear(1, 1), str(tmp_path / 'foreign.pth'))
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'nowhere\.pth'):
         load(tmp_path / 'nowhere.pth')
 
 
-def test_a_class_the_user_trusts_can_be_allowed(tmp_path):
+def test_unknown_class_is_refused_with_the_way_to_allow_it(tmp_path):
     torch.save(dict(state_dict={}, extra=ConfigDict(a=1)), tmp_path / 'c.pth')
     with pytest.raises(CheckpointError, match='add_safe_globals') as error:
         load(tmp_path / 'c.pth')
     assert 'mmengine.config.config.ConfigDict' in str(error.value)
 
 
-def test_the_first_good_one_is_found(tmp_path):
+def test_newest_good_skips_bad_files_with_a_reason(tmp_path):
     (tmp_path / 'bad.pth').write_bytes(b'')
     torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
     good = dict(meta={}, state_dict={}, message_hub={}, optimizer={})
@@ -176,7 +176,7 @@ def test_the_first_good_one_is_found(tmp_path):
     assert newest_good(files[:1])[0] is None
 
 
-def test_what_differs_between_file_and_model_is_a_table():
+def test_compare_lists_the_differences_as_a_table():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
     file = {f'module.{k}': v for k, v in model.state_dict().items()}
     assert not compare(model, file)

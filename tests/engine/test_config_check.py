@@ -57,12 +57,12 @@ WAYS = dict(
 
 
 @pytest.mark.parametrize('way', WAYS)
-def test_the_same_architecture_loads_in_silence(way):
+def test_same_architecture_loads_silently(way):
     assert load(Detector(), Detector().state_dict(), **WAYS[way]) == ''
 
 
 @pytest.mark.parametrize('way', ['test', 'tune'])
-def test_a_baselines_file_may_lack_the_later_stages(way):
+def test_file_of_a_baseline_may_lack_the_later_stages(way):
     text = load(Detector(stages=2), Detector().state_dict(), **WAYS[way])
     assert 'bbox_head.later_stages.0  missing      weight, bias' in text
 
@@ -77,7 +77,7 @@ def test_other_shapes_are_refused_with_a_table(way):
     assert 'Use the config it was trained with' in text
 
 
-def test_another_number_of_classes_may_be_fine_tuned():
+def test_another_number_of_classes_can_be_fine_tuned():
     text = load(Detector(3), Detector(80).state_dict(), **WAYS['tune'])
     assert 'fits this model only in part' in text
     assert '80×4×1×1' in text
@@ -95,7 +95,7 @@ def dataset(*classes, **fields):
     return SimpleNamespace(metainfo=dict(classes=classes), **fields)
 
 
-def test_classes_are_compared():
+def test_number_of_classes_must_be_that_of_the_head():
     check_classes(Detector(3), dataset('a', 'b', 'c'), 'train_dataloader')
     check_classes(Detector(3), SimpleNamespace(metainfo={}), 'train_dataloader')
     with pytest.raises(
@@ -105,7 +105,7 @@ def test_classes_are_compared():
         check_classes(Detector(80), dataset('a', 'b', 'c'), 'train_dataloader')
 
 
-def test_every_data_set_that_is_in_use_is_checked():
+def test_every_data_set_in_use_is_checked():
     good, bad = dataset('a', 'b', 'c'), dataset('a')
     for name in ('train', 'val', 'test'):
         loops = {f'_{n}_loop': Loop(good) for n in ('train', 'val')}
@@ -117,13 +117,13 @@ def test_every_data_set_that_is_in_use_is_checked():
             ConfigCheckHook().before_run(runner)
 
 
-def test_a_single_class_without_its_comma():
+def test_classes_given_as_a_string_are_refused():
     one = SimpleNamespace(metainfo=dict(classes='cell'))
     with pytest.raises(ConfigError, match=r"classes=\('cell',\)"):
         check_classes(Detector(4), one, 'val_dataloader')
 
 
-def test_class_names_that_the_annotation_file_does_not_know():
+def test_class_names_unknown_to_the_annotation_file_are_refused():
     data = dataset('RBC', 'WBC', 'plates', cat_ids=[1, 2], ann_file='train.json')
     with pytest.raises(ConfigError, match=r'train\.json knows only 2 of the 3 classes'):
         check_classes(Detector(3), data, 'train_dataloader')

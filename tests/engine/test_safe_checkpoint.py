@@ -1,21 +1,21 @@
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mmdet_consistent.engine.checkpoint import CheckpointError
+from mmdet_consistent.engine.hooks import SafeCheckpointHook
 from mmdet_consistent.utils import atomic
-from tests.engine.toy import Killed, train_toy
+from tests.support.toy import Killed, train_toy
 
 
 def names(folder):
     return {path.name for path in Path(folder).glob('*.pth*')}
 
 
-def test_a_kill_in_the_middle_of_writing_leaves_the_last_good_one(
-    tmp_path, monkeypatch
-):
+def test_kill_while_writing_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
     train_toy(tmp_path, epochs=2)
     before = (tmp_path / 'epoch_2.pth').read_bytes()
     real = os.fsync
@@ -38,7 +38,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_the_last_good_one(
 
 
 @pytest.mark.parametrize('damage', ['cut off', 'flipped bit', 'empty', 'gone'])
-def test_resuming_falls_back_to_the_last_good_one_and_says_so(tmp_path, damage, capsys):
+def test_resuming_falls_back_to_the_last_good_checkpoint(tmp_path, damage, capsys):
     train_toy(tmp_path, epochs=3)
     newest = tmp_path / 'epoch_3.pth'
     content = bytearray(newest.read_bytes())
@@ -53,25 +53,25 @@ def test_resuming_falls_back_to_the_last_good_one_and_says_so(tmp_path, damage, 
         )
     _, log = train_toy(tmp_path, epochs=4, resume=True)
     assert log[0][1] == 8
-    said = capsys.readouterr().out
-    assert 'not resuming from' in said
-    assert 'epoch_3.pth' in said
-    assert f'going back to the last good one: {tmp_path}/epoch_2.pth' in said
+    output = capsys.readouterr().out
+    assert 'not resuming from' in output
+    assert 'epoch_3.pth' in output
+    assert f'going back to the last good one: {tmp_path}/epoch_2.pth' in output
 
 
-def test_an_interrupted_pointer_file_does_no_harm(tmp_path):
+def test_empty_pointer_file_is_ignored(tmp_path):
     train_toy(tmp_path, epochs=2)
     (tmp_path / 'last_checkpoint').write_text('')
     assert train_toy(tmp_path, epochs=3, resume=True)[1][0][1] == 8
 
 
-def test_a_work_folder_that_was_moved_resumes(tmp_path):
+def test_moved_work_folder_resumes(tmp_path):
     train_toy(tmp_path / 'old', epochs=2)
     (tmp_path / 'old').rename(tmp_path / 'new')
     assert train_toy(tmp_path / 'new', epochs=3, resume=True)[1][0][1] == 8
 
 
-def test_nothing_good_left_is_an_error_and_not_a_new_start(tmp_path):
+def test_resuming_without_a_good_checkpoint_is_an_error(tmp_path):
     train_toy(tmp_path, epochs=1)
     (tmp_path / 'epoch_1.pth').write_bytes(b'nonsense')
     with pytest.raises(CheckpointError, match=r'no checkpoint in .* can be resumed'):
@@ -80,7 +80,7 @@ def test_nothing_good_left_is_an_error_and_not_a_new_start(tmp_path):
     assert train_toy(tmp_path / 'fresh', epochs=1, resume=True)[1][0][1] == 0
 
 
-def test_weights_alone_cannot_be_resumed_from(tmp_path):
+def test_weights_alone_cannot_be_resumed(tmp_path):
     weights, _ = train_toy(tmp_path / 'a', epochs=1)
     torch.save(dict(state_dict=weights), tmp_path / 'weights.pth')
     with pytest.raises(CheckpointError, match='has no meta, message_hub, optimizer'):
@@ -88,9 +88,7 @@ def test_weights_alone_cannot_be_resumed_from(tmp_path):
     train_toy(tmp_path / 'b', epochs=1, load_from=tmp_path / 'weights.pth')
 
 
-def test_only_so_many_are_kept_and_the_old_goes_after_the_new_is_there(
-    tmp_path, monkeypatch
-):
+def test_old_checkpoint_is_removed_after_the_new_one_is_written(tmp_path, monkeypatch):
     kept = dict(checkpoint=dict(max_keep_ckpts=1))
     seen = []
     real = atomic.write
@@ -108,12 +106,12 @@ def test_only_so_many_are_kept_and_the_old_goes_after_the_new_is_there(
     assert names(tmp_path) == {'epoch_5.pth'}
 
 
-def test_checkpoints_within_an_epoch_are_warned_of(tmp_path, capsys):
+def test_checkpoints_within_an_epoch_give_a_warning(tmp_path, capsys):
     train_toy(tmp_path, epochs=1, checkpoint=dict(by_epoch=False, interval=3))
     assert 'in a training by epochs' in capsys.readouterr().out
 
 
-def test_the_best_is_kept(tmp_path):
+def test_best_checkpoint_is_kept(tmp_path):
     options = dict(
         validate=True, checkpoint=dict(save_best='mAP', rule='less', max_keep_ckpts=1)
     )
@@ -122,7 +120,13 @@ def test_the_best_is_kept(tmp_path):
     assert names(tmp_path) == {'epoch_4.pth', f'best_mAP_epoch_{best[1]}.pth'}
 
 
-def test_a_full_disk_is_named_and_spoils_nothing(tmp_path, monkeypatch):
+def test_validation_without_training_needs_no_folder(tmp_path):
+    runner = SimpleNamespace(work_dir=str(tmp_path), _train_loop=dict())
+    SafeCheckpointHook().after_val_epoch(runner, dict(mAP=0.5))
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_disk_is_named_and_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / 'file'
     atomic.write(path, b'old')
 

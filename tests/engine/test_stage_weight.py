@@ -78,7 +78,7 @@ def log_lines(work_dir):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_weight_rises_with_the_training(tmp_path):
+def test_weight_of_later_stages_follows_the_ramp_and_is_logged(tmp_path):
     seen = train(
         tmp_path, hook=dict(end=2), stage_loss_weights=(1.0, 0.5, 2.0), label_stages=3
     )
@@ -94,7 +94,7 @@ def test_the_weight_rises_with_the_training(tmp_path):
     assert 'loss_cls_s1' in lines[1]
 
 
-def test_a_resumed_training_is_the_interrupted_one(tmp_path):
+def test_resumed_training_continues_the_ramp(tmp_path):
     whole = train(tmp_path / 'whole')
     first = train(tmp_path / 'parts', stop_at=8)
     rest = train(tmp_path / 'parts', resume=True)
@@ -120,14 +120,14 @@ def runner(model, iterations=10, max_iters=100):
         (dict(start_factor=2, end_factor=0.5), {0: 2, 50: 1.25, 100: 0.5}),
     ],
 )
-def test_curves(options, expected):
+def test_factor_follows_the_curve(options, expected):
     hook = StageLossWeightHook(**options)
     hook.before_train(runner(Detector()))
     for iteration, factor in expected.items():
         assert hook.factor(iteration) == pytest.approx(factor, abs=1e-6), iteration
 
 
-def test_training_on_starts_from_the_configs_weights():
+def test_second_training_starts_from_the_weights_of_the_config():
     model = Detector(stage_loss_weights=(1.0, 0.5))
     hook = StageLossWeightHook(start_factor=0.5)
     one = runner(model)
@@ -146,7 +146,7 @@ def test_training_on_starts_from_the_configs_weights():
         (lambda: Detector(stage_loss_weights=(1, 0)), r'stage_loss_weights=\(1, 0\)'),
     ],
 )
-def test_models_without_a_later_stage(model, message):
+def test_model_without_a_later_stage_is_refused(model, message):
     with pytest.raises(ValueError, match=message):
         StageLossWeightHook().before_train(runner(model()))
 
@@ -162,12 +162,12 @@ def test_models_without_a_later_stage(model, message):
         (dict(curve='step'), "curve must be in .*, got 'step'"),
     ],
 )
-def test_impossible_options(options, message):
+def test_invalid_option_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         StageLossWeightHook(**options)
 
 
-def test_a_ramp_after_the_end():
+def test_ramp_that_starts_after_the_training_is_refused():
     hook = StageLossWeightHook(begin=10)
     with pytest.raises(ValueError, match=r'begin=10 epochs .* iteration 100'):
         hook.before_train(runner(Detector()))

@@ -5,8 +5,7 @@ import gc
 import pytest
 import torch
 
-from tests.engine.toy import Killed, train_toy
-from tools.dev.soak.training import equal
+from tests.support.toy import Killed, same_weights, train_toy
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -37,19 +36,19 @@ def stop_and_go(folder, kills, **options):
     [dict(epochs=3), dict(iters=8)],
     ids=['epochs', 'iterations'],
 )
-def test_resumed_equals_uninterrupted(tmp_path, workers, options):
+def test_resumed_training_equals_an_uninterrupted_one(tmp_path, workers, options):
     whole, whole_log = train_toy(tmp_path / 'whole', **workers, **options)
     # In the second epoch; and again, two iterations after having resumed.
     kills = [('before_train_iter', 6), ('after_train_iter', 2)]
     weights, log = stop_and_go(tmp_path / 'cut', kills, **workers, **options)
-    assert equal(weights, whole)
+    assert same_weights(weights, whole)
     expected = {entry[:-1]: entry[-1] for entry in whole_log}
     assert log
     assert all(expected[key] == value for key, value in log.items())
 
 
-def test_every_epoch_and_rank_has_its_own_random_numbers():
-    from mmdet_consistent.engine.seeding import seed_all
+def test_seed_all_gives_each_epoch_and_rank_its_own_numbers():
+    from mmdet_consistent.engine.hooks.seed import seed_all
 
     drawn = set()
     for place in [(0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0), (0, 0, 0, 1)]:
@@ -61,7 +60,7 @@ def test_every_epoch_and_rank_has_its_own_random_numbers():
 
 
 @pytest.mark.parametrize('options', [dict(epochs=4), dict(iters=8)])
-def test_a_validation_that_was_cut_off_is_run_again(tmp_path, options):
+def test_interrupted_validation_is_run_again(tmp_path, options):
     options = dict(options, validate=True)
     _, whole = train_toy(tmp_path / 'whole', **options)
     validations = [entry for entry in whole if entry[0] == 'val']

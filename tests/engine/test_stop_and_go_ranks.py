@@ -1,4 +1,4 @@
-"""Of several processes one is killed; all go on to what they would have been."""
+"""A training of several processes resumes bit for bit after one was killed."""
 
 import multiprocessing
 
@@ -7,9 +7,8 @@ import torch
 import torch.multiprocessing as mp
 
 from mmdet_consistent.engine.folder_lock import FolderLock
-from tests.engine.toy import train_toy_rank
-from tests.tools.machines import free_port
-from tools.dev.soak.training import equal
+from tests.support.processes import free_port
+from tests.support.toy import same_weights, train_toy_rank
 
 WORLD = 2
 
@@ -17,8 +16,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module', autouse=True)
-def one_process_imports_mmdet_and_the_others_are_its_forks():
-    multiprocessing.set_forkserver_preload(['tests.hooks.toy'])
+def fork_ranks_from_a_process_that_has_imported_mmdet():
+    multiprocessing.set_forkserver_preload(['tests.support.toy'])
 
 
 def train(folder, kill=None, **options):
@@ -38,7 +37,7 @@ def train(folder, kill=None, **options):
     [dict(epochs=4, workers=1), dict(iters=8, checkpoint=dict(interval=2))],
     ids=['epochs', 'iterations'],
 )
-def test_resumed_equals_uninterrupted(tmp_path, options):
+def test_resumed_ranks_equal_uninterrupted_ones(tmp_path, options):
     options = dict(options, validate=True)
     whole = train(tmp_path / 'whole', **options)
     # A rank in the second epoch, then one in the first validation after it.
@@ -48,20 +47,20 @@ def test_resumed_equals_uninterrupted(tmp_path, options):
     cut = train(tmp_path / 'cut', resume=True, **options)
     losses = []
     for (whole_weights, whole_log), (weights, log) in zip(whole, cut):
-        assert equal(weights, whole_weights)
+        assert same_weights(weights, whole_weights)
         assert log == whole_log[-len(log) :]
         assert len(log) < len(whole_log)
         losses.append([entry for entry in log if entry[0] == 'train'])
     # Each rank has its own share of the data; the weights are the same.
     assert losses[0] != losses[1]
-    assert equal(cut[0][0], cut[1][0])
+    assert same_weights(cut[0][0], cut[1][0])
     # The validation that was cut off was run again, by all ranks alike.
     validations = [[e for e in log if e[0] == 'val'] for _, log in cut]
     assert validations[0] == validations[1]
     assert len(validations[0]) == 2
 
 
-def test_all_ranks_stop_where_another_training_is(tmp_path):
+def test_all_ranks_stop_if_the_folder_is_in_use(tmp_path):
     lock = FolderLock(tmp_path)
     lock.acquire()
     with pytest.raises(mp.ProcessRaisedException, match='is in use by another'):

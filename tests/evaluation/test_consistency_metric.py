@@ -20,7 +20,7 @@ def build():
     return metric
 
 
-def test_worked_out_by_hand():
+def test_values_equal_those_worked_out_by_hand():
     metric = build()
     square = [0.0, 0, 10, 10]
     truth = dict(
@@ -55,7 +55,7 @@ def test_worked_out_by_hand():
     assert values['consistency/olrp'] == pytest.approx((1 / 3 + 1) / 2, abs=1e-6)
 
 
-def test_nothing_found_at_all():
+def test_values_without_any_detection():
     metric = build()
     truth = dict(bboxes=torch.tensor([[0.0, 0, 9, 9]]), labels=torch.tensor([0]))
     metric.process({}, [dict(pred_instances=instances([]), gt_instances=truth)])
@@ -64,7 +64,7 @@ def test_nothing_found_at_all():
     assert np.isnan(values['consistency/rank_correlation'])
 
 
-def test_a_pipeline_without_annotations_is_told_so():
+def test_sample_without_ground_truth_is_refused():
     metric = build()
     with pytest.raises(ValueError, match=r'LoadAnnotations.*after Resize'):
         metric.process({}, [dict(pred_instances=instances([]))])

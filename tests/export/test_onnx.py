@@ -1,4 +1,4 @@
-"""An exported file gives what PyTorch gives, for any batch and size."""
+"""An exported file returns what PyTorch returns, for any batch and size."""
 
 import json
 
@@ -142,7 +142,7 @@ def rows(boxes, scores, labels):
 
 
 def assert_same_set(found, expected):
-    """Each row has its twin: the order of equal scores is nobody's business."""
+    """Each row has its twin; the order of equal scores does not matter."""
     apart = np.abs(found[:, None] - expected[None])
     tolerance = np.array([1e-4] * 6) * np.maximum(1, np.abs(expected))
     twins = (apart <= tolerance).all(axis=2)
@@ -167,7 +167,7 @@ def exported(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
-def test_with_suppression_equals_mmdet(exported, kind):
+def test_export_with_suppression_equals_mmdet(exported, kind):
     detector, session = exported(kind, nms=True)
     for shape in SSD_SHAPES if 'ssd' in kind else RETINA_SHAPES:
         images, sizes = make_images(*shape)
@@ -187,7 +187,7 @@ def test_with_suppression_equals_mmdet(exported, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['consistent', 'cascade'])
-def test_without_suppression_gives_every_anchor(exported, kind):
+def test_export_without_suppression_returns_every_anchor(exported, kind):
     detector, session = exported(kind, nms=False)
     for shape in SSD_SHAPES if 'ssd' in kind else RETINA_SHAPES:
         images, sizes = make_images(*shape)
@@ -209,7 +209,7 @@ def test_without_suppression_gives_every_anchor(exported, kind):
             )
 
 
-def test_the_file_says_what_it_wants(exported):
+def test_exported_file_names_its_classes_and_input_shapes(exported):
     _, session = exported('consistent', nms=True)
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts['classes']) == ['a', 'b', 'c']
@@ -217,7 +217,7 @@ def test_the_file_says_what_it_wants(exported):
     assert shapes == {'images': ['batch', 'height', 'width', 3], 'sizes': ['batch', 2]}
 
 
-def test_an_image_without_detections(exported):
+def test_exported_file_pads_an_image_with_few_detections(exported):
     detector, session = exported('consistent', nms=True)
     floor = detector.bbox_head.test_cfg.score_thr
     images = np.zeros((1, 64, 64, 3), np.uint8)
@@ -240,7 +240,7 @@ def test_an_image_without_detections(exported):
         (dict(min_bbox_size=4), 'min_bbox_size must be 0 or -1 .*got 4'),
     ],
 )
-def test_what_is_not_exported_is_refused(test_cfg, message, tmp_path):
+def test_unsupported_suppression_is_refused(test_cfg, message, tmp_path):
     detector = MODELS.build(model_config('consistent', **test_cfg))
     with pytest.raises(ConfigError, match=message):
         export_onnx(detector, tmp_path / 'model.onnx')

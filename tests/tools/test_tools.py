@@ -1,19 +1,19 @@
+"""Our tools from end to end: train, kill, resume, test, fine-tune, distribute."""
+
 import json
-import os
 import pickle
 import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from mmdet_consistent.engine.checkpoint import load
-from tests.tools.machines import two_machines
+from tests.support.processes import ROOT, environment, free_port, run, run_tool
+from tests.support.toy import same_weights
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = 'configs/quickstart/con_retinanet_bccd.py'
 TINY = [
     'train_dataloader.batch_size=2',
@@ -22,29 +22,29 @@ TINY = [
     'test_dataloader.dataset.indices=4',
     'default_hooks.logger.interval=1',
 ]
+TWO_EPOCHS = [*TINY, 'train_cfg.max_epochs=2', 'train_cfg.val_interval=1']
+ONE_EPOCH = [*TINY, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9']
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 
-def run(*command, check=True):
-    env = dict(os.environ, OMP_NUM_THREADS='1', PYTHON=sys.executable)
-    result = subprocess.run(
-        [str(c) for c in command], cwd=ROOT, env=env, capture_output=True, text=True
-    )
-    output = result.stdout + result.stderr
-    if check:
-        assert result.returncode == 0, output[-3000:]
-    return output
+@pytest.fixture(autouse=True)
+def in_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def train(config, work_dir, options, *arguments, **kwargs):
+    """Train in a process of its own."""
+    return run(
+        sys.executable, 'tools/train.py', config, '--work-dir', work_dir, *arguments,
+        '--cfg-options', *options, **kwargs,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('train')
-    options = [*TINY, 'train_cfg.max_epochs=2', 'train_cfg.val_interval=1']
-    output = run(
-        sys.executable, 'tools/train.py', CONFIG, '--work-dir', work_dir,
-        '--cfg-options', *options,
-    )  # fmt: skip
+    output = train(CONFIG, work_dir, TWO_EPOCHS)
     assert 'loss_bbox_s1' in output
     assert 'coco/bbox_mAP' in output or 'testing results of the whole' in output
     return work_dir
@@ -64,62 +64,57 @@ def losses(work_dir):
     return found
 
 
-def test_killed_and_resumed_equals_uninterrupted(trained, tmp_path):
-    options = [*TINY, 'train_cfg.max_epochs=2', 'train_cfg.val_interval=1']
-    command = [
-        sys.executable, 'tools/train.py', CONFIG, '--work-dir', tmp_path,
-        '--cfg-options', *options,
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        [str(c) for c in command],
-        cwd=ROOT,
-        env=dict(os.environ, OMP_NUM_THREADS='1'),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+@slow
+def test_killed_and_resumed_training_equals_an_uninterrupted_one(trained, tmp_path):
+    config = tmp_path / 'killed.py'
+    config.write_text(
+        f'_base_ = {str(ROOT / CONFIG)!r}\n'
+        "custom_imports = dict(imports=['mmdet_consistent', 'tests.support.toy'])\n"
+        'custom_hooks = [\n'
+        "    dict(type='KillHook', point='before_train_iter', count=7, rank=0)\n"
+        ']\n'
     )
-    for line in process.stdout:
-        if 'Epoch(train) [2][2/4]' in line:
-            process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / 'epoch_2.pth').exists()
+    work_dir = tmp_path / 'run'
+    # Killed by itself, at an exact place: this process could come too late.
+    output = train(config, work_dir, TWO_EPOCHS, status=-signal.SIGKILL)
+    assert 'Epoch(train) [2][2/4]' in output
+    assert not (work_dir / 'epoch_2.pth').exists()
     # A second checkpoint, torn, as an unsafe writer leaves it.
-    content = (tmp_path / 'epoch_1.pth').read_bytes()
-    (tmp_path / 'epoch_2.pth').write_bytes(content[: len(content) // 2])
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_2.pth'))
-    output = run(
-        *command[: -len(options) - 1], '--resume', *command[-len(options) - 1 :]
-    )
+    content = (work_dir / 'epoch_1.pth').read_bytes()
+    (work_dir / 'epoch_2.pth').write_bytes(content[: len(content) // 2])
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_2.pth'))
+    output = train(CONFIG, work_dir, TWO_EPOCHS, '--resume')
     assert 'epoch_2.pth' in output.split('not resuming from')[1].splitlines()[0]
     assert 'going back to the last good one' in output
     assert 'Epoch(train) [2][1/4]' in output
-    expected, actual = losses(trained), losses(tmp_path)
+    expected, actual = losses(trained), losses(work_dir)
     assert len(expected) == 8
     assert actual == expected
-    weights = [load(d / 'epoch_2.pth')['state_dict'] for d in (trained, tmp_path)]
-    assert weights[0].keys() == weights[1].keys()
-    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    first, second = (
+        load(folder / 'epoch_2.pth')['state_dict'] for folder in (trained, work_dir)
+    )
+    assert same_weights(first, second)
 
 
-def test_a_checkpoint_of_another_model_is_refused_with_a_table(trained, tmp_path):
-    output = run(
-        sys.executable, 'tools/test.py', CONFIG, trained / 'epoch_1.pth',
-        '--work-dir', tmp_path, '--cfg-options', *TINY,
-        'model.bbox_head.feat_channels=32', check=False,
-    )  # fmt: skip
-    assert 'Traceback' not in output
-    error = output.split('CheckpointError: ')[1]
-    assert 'does not fit this model and cannot be tested' in error
-    assert re.search(r'bbox_head.retina_cls.weight +27×64×3×3 +27×32×3×3', error)
+@slow
+def test_checkpoint_of_another_model_is_refused_with_a_table(trained, tmp_path):
+    with pytest.raises(SystemExit) as error:
+        run_tool(
+            'tools/test.py', CONFIG, trained / 'epoch_1.pth', '--work-dir', tmp_path,
+            '--cfg-options', *TINY, 'model.bbox_head.feat_channels=32',
+        )  # fmt: skip
+    message = str(error.value)
+    assert message.startswith('CheckpointError: ')
+    assert 'does not fit this model and cannot be tested' in message
+    assert re.search(r'bbox_head.retina_cls.weight +27×64×3×3 +27×32×3×3', message)
 
 
-@pytest.mark.parametrize('tta', [False, True])
-def test_evaluation_writes_detections(trained, tmp_path, tta):
+@slow
+def test_evaluation_with_tta_writes_and_draws_detections(trained, tmp_path):
     out = tmp_path / 'dets.pkl'
-    run(
-        sys.executable, 'tools/test.py', CONFIG, trained / 'epoch_1.pth',
-        '--work-dir', tmp_path, '--out', out, '--show-dir', 'pictures',
-        *(['--tta'] if tta else []),
+    run_tool(
+        'tools/test.py', CONFIG, trained / 'epoch_1.pth', '--work-dir', tmp_path,
+        '--out', out, '--show-dir', 'pictures', '--tta',
         '--cfg-options', *TINY, 'model.test_cfg.score_thr=0.001',
     )  # fmt: skip
     detections = pickle.loads(out.read_bytes())
@@ -129,44 +124,44 @@ def test_evaluation_writes_detections(trained, tmp_path, tta):
     assert list(tmp_path.rglob('pictures/**/*.jpg'))
 
 
-def test_a_baseline_fine_tunes_into_a_consistent_detector(tmp_path):
-    options = [*TINY, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9']
-    run(
-        sys.executable, 'tools/train.py', 'configs/quickstart/retinanet_bccd.py',
-        '--work-dir', tmp_path / 'base', '--cfg-options', *options,
-    )  # fmt: skip
-    output = run(
-        sys.executable, 'tools/train.py', CONFIG, '--work-dir', tmp_path / 'con',
-        '--cfg-options', *options, f'load_from={tmp_path}/base/epoch_1.pth',
-    )  # fmt: skip
-    missing = output.split('missing keys in source state_dict:')[1].splitlines()[0]
+@slow
+def test_baseline_fine_tunes_into_a_consistent_detector(tmp_path, capsys):
+    base = 'configs/quickstart/retinanet_bccd.py'
+    steps = [*ONE_EPOCH, 'train_dataloader.dataset.indices=2']
+    for config, folder, more in (
+        (base, 'base', []),
+        (CONFIG, 'con', [f'load_from={tmp_path}/base/epoch_1.pth']),
+    ):
+        run_tool(
+            'tools/train.py', config, '--work-dir', tmp_path / folder,
+            '--cfg-options', *steps, *more,
+        )  # fmt: skip
+    text = capsys.readouterr().out
+    missing = text.split('missing keys in source state_dict:')[1].splitlines()[0]
     assert {k.strip() for k in missing.split(',')} == {
         'bbox_head.retina_reg.later_stages.0.weight',
         'bbox_head.retina_reg.later_stages.0.bias',
     }
-    assert 'unexpected key' not in output
+    assert 'unexpected key' not in text
 
 
-def test_two_machines_train_and_two_processes_test(tmp_path):
-    options = [*TINY, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9']
+@slow
+def test_two_nodes_train_and_two_processes_test(tmp_path):
+    """Two agents of torchrun on the loopback stand for two machines."""
     command = [
         'bash', 'tools/dist_train.sh', CONFIG, '1', '--work-dir', str(tmp_path),
-        '--cfg-options', *options,
+        '--cfg-options', *ONE_EPOCH,
     ]  # fmt: skip
-    with two_machines() as (starts, environment):
-        common = dict(
-            os.environ, OMP_NUM_THREADS='1', PYTHON=sys.executable, NNODES='2',
-            **environment,
-        )  # fmt: skip
-        machines = [
-            subprocess.Popen(
-                [*start, *command], cwd=ROOT, env=dict(common, NODE_RANK=str(rank)),
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )
-            for rank, start in enumerate(starts)
-        ]  # fmt: skip
-        outputs = [machine.communicate()[0] for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], outputs
+    common = dict(NNODES='2', MASTER_ADDR='127.0.0.1', PORT=str(free_port()))
+    nodes = [
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment(**common, NODE_RANK=str(rank)),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    outputs = [node.communicate()[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outputs
     # Half of the eight images each, and only the first of the ranks logs.
     assert 'Epoch(train) [1][2/2]' in outputs[0]
     assert 'Epoch(train)' not in outputs[1]
@@ -176,19 +171,21 @@ def test_two_machines_train_and_two_processes_test(tmp_path):
     )  # fmt: skip
 
 
-def test_missing_files_are_named():
-    output = run(sys.executable, 'tools/train.py', 'nowhere.py', check=False)
-    assert 'config not found: nowhere.py' in output
-    output = run(sys.executable, 'tools/test.py', CONFIG, 'nowhere.pth', check=False)
-    assert 'checkpoint not found: nowhere.pth' in output
+def test_missing_files_are_named(capsys):
+    with pytest.raises(SystemExit, match=r'config not found: nowhere\.py'):
+        run_tool('tools/train.py', 'nowhere.py')
+    with pytest.raises(SystemExit, match='2'):
+        run_tool('tools/test.py', CONFIG, 'nowhere.pth')
+    assert 'checkpoint not found: nowhere.pth' in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='about machines without a GPU')
 def test_mixed_precision_without_a_gpu_is_refused():
-    output = run(sys.executable, 'tools/train.py', CONFIG, '--amp', check=False)
-    assert 'leave --amp out' in output
+    with pytest.raises(SystemExit, match='leave --amp out'):
+        run_tool('tools/train.py', CONFIG, '--amp')
 
 
+@slow
 def test_quickstart_smoke(tmp_path):
     output = run(
         sys.executable, 'tools/quickstart.py', '--smoke', '--work-dir', tmp_path

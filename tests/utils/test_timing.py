@@ -30,14 +30,14 @@ def worker(name, seconds, clock, log):
     return run
 
 
-def test_contenders_take_turns_and_change_who_begins():
+def test_alternate_runs_contenders_in_turn_and_changes_the_first():
     clock, log = FakeClock(), []
     runs = {name: worker(name, [1.0] * 5, clock, log) for name in 'abc'}
     alternate(runs, clock, warmup=1, repetitions=4, seconds=1e9)
     assert ''.join(log) == 'abc' + 'abcbcacababc'
 
 
-def test_warm_up_does_not_count_and_a_slow_machine_cancels_in_ratios():
+def test_ratios_ignore_warmup_and_a_machine_that_slows_down():
     clock, log = FakeClock(), []
     # From the third repetition on everything takes ten times as long.
     runs = {
@@ -50,7 +50,7 @@ def test_warm_up_does_not_count_and_a_slow_machine_cancels_in_ratios():
     assert tuple(summarize(ratio)) == pytest.approx((0.5, 0.5, 0.5))
 
 
-def test_no_new_round_after_the_time_is_up_but_five_in_any_case():
+def test_alternate_stops_after_the_given_seconds_but_runs_five_rounds():
     def rounds(seconds, repetitions=20):
         clock, log = FakeClock(), []
         runs = {'a': worker('a', [1.0] * 30, clock, log)}
@@ -63,7 +63,7 @@ def test_no_new_round_after_the_time_is_up_but_five_in_any_case():
     assert rounds(seconds=0, repetitions=2) == 2
 
 
-def test_the_garbage_collector_rests_meanwhile_and_comes_back():
+def test_alternate_disables_the_garbage_collector_while_timing():
     seen = []
 
     def run(clock):
@@ -78,14 +78,14 @@ def test_the_garbage_collector_rests_meanwhile_and_comes_back():
     assert gc.isenabled()
 
 
-def test_quartiles():
+def test_summarize_returns_median_and_quartiles():
     assert tuple(summarize([5, 1, 4, 2, 3])) == (3, 2, 4)
     assert tuple(summarize([7.0])) == (7, 7, 7)
     with pytest.raises(ValueError, match='repetitions must be at least 1'):
         summarize([])
 
 
-def test_cpu_time_does_not_count_waiting():
+def test_cpu_clock_does_not_count_waiting():
     seconds = {}
     for cpu_time in (False, True):
         clock = device_clock('cpu', cpu_time)

@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import sys
 
 import pytest
-from wheel_helpers import ROOT, run
+
+from tests.support.processes import ROOT, run
 
 SOURCES = (
     'mmdet_consistent',
@@ -40,7 +42,7 @@ def sources(tmp_path_factory):
 def wheel(sources, tmp_path_factory):
     folder = tmp_path_factory.mktemp('wheel')
     options = ['--no-deps', '--no-build-isolation', '--no-index', '-w', folder]
-    run(['-m', 'pip', 'wheel', sources, *options])
+    run(sys.executable, '-m', 'pip', 'wheel', sources, *options)
     (path,) = folder.glob('*.whl')
     return path
 
@@ -49,7 +51,8 @@ def wheel(sources, tmp_path_factory):
 def installed(wheel, tmp_path_factory):
     """Environment of a process that has the package from the wheel alone."""
     target = tmp_path_factory.mktemp('site')
-    run(['-m', 'pip', 'install', '--no-deps', '--no-index', '--target', target, wheel])
+    options = ['--no-deps', '--no-index', '--target', target]
+    run(sys.executable, '-m', 'pip', 'install', *options, wheel)
     return dict(
         os.environ,
         PYTHONPATH=str(target),
@@ -59,16 +62,16 @@ def installed(wheel, tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def ask(installed, tmp_path_factory):
+def run_installed(installed, tmp_path_factory):
     """Run Python code beside the wheel; what it leaves in ``answer`` comes back."""
     folder = tmp_path_factory.mktemp('elsewhere')
 
-    def ask(code):
+    def run_installed(code):
         script = folder / 'script.py'
         out = folder / 'answer.json'
         last = f'import json; json.dump(answer, open({str(out)!r}, "w"))'
         script.write_text(f'{code}\n{last}\n')
-        run([script], cwd=folder, env=installed)
+        run(sys.executable, script, cwd=folder, env=installed)
         return json.loads(out.read_text())
 
-    return ask
+    return run_installed

@@ -1,11 +1,13 @@
 """examples/downstream, from the installed wheel, under our tools and mmdet's."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import mmdet
 import pytest
-from wheel_helpers import ROOT, run
+
+from tests.support.processes import ROOT, run
 
 EXAMPLE = ROOT / 'examples/downstream'
 MMDET_TRAIN = Path(mmdet.__file__).parent / '.mim/tools/train.py'
@@ -18,7 +20,8 @@ def made(tmp_path_factory, installed):
     """The example with its data, as its readme says to make them."""
     folder = tmp_path_factory.mktemp('example') / 'project'
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns('data', 'work_dirs'))
-    run(['make_data.py', 'data', '--images', '8'], cwd=folder, env=installed)
+    make = ('make_data.py', 'data', '--images', '8')
+    run(sys.executable, *make, cwd=folder, env=installed)
     return folder
 
 
@@ -40,21 +43,22 @@ def project(tmp_path, made):
     ],
     ids=['ours', 'mmdet'],
 )
-def test_the_example_trains(project, installed, tool, config, base):
+def test_example_trains_from_the_wheel(project, installed, tool, config, base):
     path = project / f'configs/{config}.py'
     if base is not None:
         given = "'mmdet_consistent::con_retinanet_r50_fpn.py'"
         text = path.read_text()
         assert given in text
         path.write_text(text.replace(given, base))
-    log = run([*tool, path, *SHORT], cwd=project, env=installed)
+    log = run(sys.executable, *tool, path, *SHORT, cwd=project, env=installed)
     assert 'loss_bbox_s1' in log
     saved = project / f'work_dirs/{config}'
     assert (saved / f'{config}.py').is_file()
     assert 'Epoch(val) [1]' in log
 
 
-def test_the_readme_names_what_is_there():
+@pytest.mark.docs
+def test_readme_names_every_config():
     text = (EXAMPLE / 'README.md').read_text()
     for path in (EXAMPLE / 'configs').glob('*.py'):
         assert f'configs/{path.name}' in text

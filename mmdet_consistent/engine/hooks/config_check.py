@@ -1,4 +1,4 @@
-"""Mistakes that mmdet meets late and cryptically, named before training starts."""
+"""Names mistakes before training that mmdet reports late and cryptically."""
 
 from typing import Any
 
@@ -16,18 +16,18 @@ from ..checkpoint import CheckpointError
 class ConfigCheckHook(Hook):
     """Checks classes and checkpoint against the model.
 
-    * ``num_classes`` of the head against the classes of each data set. (In mmdet a
-      label too large fails inside an operator, one too few trains on silently.)
-    * Classes that the annotation file doesn't know give a data set without a single
-      object.
-    * A checkpoint of another architecture. mmengine loads what fits and logs the
-      rest in one long line. Here it is a table; resuming and testing refuse,
-      and so does ``load_from`` when less than half of the model is in the file.
-      A later stage's regression output and what an addition has of its own may be
-      missing: a baseline's file has none.
+    * ``num_classes`` of the head must fit the classes of each data set. (In mmdet a
+      label too large fails inside an operator, and too few classes train silently.)
+    * The annotation file must know the class names; otherwise the data set would not
+      have a single object.
+    * The checkpoint must be of the same architecture. mmengine loads what fits and
+      logs the rest in one long line. Here it is a table; resuming and testing refuse
+      it, and so does ``load_from`` if less than half of the model is in the file.
+      The later stages' regression outputs and the parameters of additions may be
+      missing, as a baseline's file has none.
 
     Args:
-        may_be_missing: Parts of parameter names that a checkpoint needn't hold.
+        may_be_missing: Parts of names of parameters that a checkpoint need not hold.
     """
 
     priority = 'HIGH'
@@ -47,7 +47,11 @@ class ConfigCheckHook(Hook):
                 )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Say what is missing and left over; refuse what can't be meant."""
+        """Warn of differences between checkpoint and model, or refuse them.
+
+        Raises:
+            CheckpointError: If the checkpoint can't be meant for this model and use.
+        """
         model = unwrapped(runner.model)
         result = compare(model, checkpoint.get('state_dict', checkpoint))
         if not result:
@@ -73,14 +77,14 @@ class ConfigCheckHook(Hook):
                 f'initial values:\n{table}'
             )
         elif needed or result.shapes or (result.left_over and runner._resume):
-            what = 'resumed from' if training else 'tested'
+            use = 'resumed from' if training else 'tested'
             raise CheckpointError(
-                f'{path} does not fit this model and cannot be {what}:\n{table}\n'
+                f'{path} does not fit this model and cannot be {use}:\n{table}\n'
                 'Use the config it was trained with'
                 + (', or load_from without resume to fine-tune' if training else '')
             )
         else:
-            runner.logger.warning(f'{path} fits this model but for:\n{table}')
+            runner.logger.warning(f'{path} fits this model except for:\n{table}')
 
 
 def check_classes(model: nn.Module, dataset: Any, field: str) -> None:
@@ -89,10 +93,10 @@ def check_classes(model: nn.Module, dataset: Any, field: str) -> None:
     Args:
         model: The detector, wrapped or not.
         dataset: The data set; one without class names is not checked.
-        field: Where the config has it, for the message.
+        field: The config field of its loader, for the message.
 
     Raises:
-        ConfigError: Naming both numbers and the fields to change.
+        ConfigError: If they differ. The message names both and the fields to change.
     """
     classes = getattr(dataset, 'metainfo', {}).get('classes')
     head = getattr(unwrapped(model), 'bbox_head', None)
@@ -115,7 +119,6 @@ def check_classes(model: nn.Module, dataset: Any, field: str) -> None:
     if ids is not None and len(ids) != len(classes):
         raise ConfigError(
             f'{getattr(dataset, "ann_file", field)} knows only {len(ids)} of the '
-            f'{len(classes)} classes that {field}.dataset.metainfo.classes names '
-            f'({", ".join(classes)}): the names must be those under "categories" in '
-            'the file'
+            f'{len(classes)} classes in {field}.dataset.metainfo.classes '
+            f'({", ".join(classes)}): use the names under "categories" in the file'
         )

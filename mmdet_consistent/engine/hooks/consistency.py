@@ -1,39 +1,30 @@
-"""Score and place of a detector while it trains."""
+"""Logs how well scores and boxes agree during training."""
 
 from typing import Any, Optional
 
-import numpy as np
-import torch
-from mmdet.models.task_modules.assigners import MaxIoUAssigner
-from mmdet.structures.bbox import get_box_tensor
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from mmengine.structures import InstanceData
-from torch import Tensor, nn
 
-from ...analysis.measures import spearman
-from ...analysis.recorder import AnchorOutputs, Recorder, find_head, nearest
-from ...task_modules import SecondPassAssigner
+from ..architecture import unwrapped
 
 
 @HOOKS.register_module()
 class ConsistencyHook(Hook):
-    """Logs how well scores and places agree, to mmengine's visualizer.
+    """Logs the agreement of scores and boxes to mmengine's visualizer.
 
-    Every ``interval`` iterations some images of the training batch are run once
-    more, as at inference and without gradients; training itself, its random
-    numbers and its batch-norm statistics are left alone. Works with any
-    anchor-based single-shot head, the baseline's too. Logged are
+    Every ``interval`` iterations a few images of the training batch are run once
+    more, as at inference and without gradients. Training itself, its random numbers
+    and its batch-norm statistics are not affected. Any anchor-based single-shot head
+    works, the baseline's included. The hook logs
 
-    * ``num_pos``, ``num_pos_s1``, …: anchors an image that are positive before
-      and after each regression;
-    * ``label_agreement``: of the anchors that are positive before or after the
-      first regression (ignored neither time), the share with the same label;
-    * ``rank_correlation``: Spearman's, of score and IoU with the nearest ground
-      truth, among the boxes at an IoU of 0.5 or more.
+    * ``num_pos``, ``num_pos_s1``, …: number of positive anchors per image before and
+      after each regression;
+    * ``label_agreement``: among the anchors that are positive before or after the
+      first regression, and ignored neither time, the share whose label is the same;
+    * ``rank_correlation``: Spearman's correlation of score and IoU with the nearest
+      ground truth, among the boxes with an IoU of at least 0.5.
 
     In a config, with TensorBoard beside the usual files::
 
@@ -42,9 +33,9 @@ class ConsistencyHook(Hook):
             dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
 
     Args:
-        interval: Iterations between two looks.
-        num_images: Images of the batch to look at.
-        prefix: Put before the names.
+        interval: Number of iterations between two measurements.
+        num_images: Number of images of the batch to run.
+        prefix: Prefix of the logged names.
 
     Raises:
         ValueError: If ``interval`` or ``num_images`` is below 1.
@@ -65,112 +56,27 @@ class ConsistencyHook(Hook):
         self.prefix = prefix
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse a model without anchors at once."""
-        find_head(_unwrapped(runner.model))
+        """Refuse a model without anchors before training starts."""
+        # Imported where it is used: a program without this hook needs no analysis.
+        from ...analysis.recorder import find_head
+
+        find_head(unwrapped(runner.model))
 
     def after_train_iter(
         self,
         runner: Runner,
         batch_idx: int,
-        data_batch: Optional[dict] = None,
+        data_batch: Optional[dict[str, Any]] = None,
         outputs: Optional[dict] = None,
     ) -> None:
-        """Look at some images, and log."""
+        """Measure the first images of the batch and log the result."""
         if not self.every_n_train_iters(runner, self.interval) or not is_main_process():
             return
-        values = self.measure(_unwrapped(runner.model), data_batch)
+        from ...analysis.consistency import measure
+
+        images = {key: v[: self.num_images] for key, v in (data_batch or {}).items()}
+        values = measure(unwrapped(runner.model), images)
         runner.visualizer.add_scalars(
             {f'{self.prefix}/{name}': value for name, value in values.items()},
             step=runner.iter + 1,
         )
-
-    @torch.no_grad()
-    def measure(self, model: nn.Module, data_batch: dict) -> dict[str, float]:
-        """The values of a training batch; what there is no data for is left out."""
-        head = find_head(model)
-        batch = {key: value[: self.num_images] for key, value in data_batch.items()}
-        was_training = model.training
-        model.eval()
-        try:
-            batch = model.data_preprocessor(batch, False)
-            with Recorder(head) as recorder:
-                # Not rescaled: boxes and ground truth are in the input image.
-                model.predict(batch['inputs'], batch['data_samples'], rescale=False)
-        finally:
-            model.train(was_training)
-        return _values(head, recorder.take(), batch['data_samples'])
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
-
-
-def _values(
-    head: nn.Module, outputs: list[AnchorOutputs], samples: list
-) -> dict[str, float]:
-    """Mean of the counts over the images; the others over all their anchors."""
-    num_stages = len(outputs[0].boxes)
-    counts = np.zeros(num_stages)
-    agree, scores, ious = [], [], []
-    for output, sample in zip(outputs, samples):
-        truth = InstanceData(
-            bboxes=get_box_tensor(sample.gt_instances.bboxes),
-            labels=sample.gt_instances.labels,
-        )
-        labels = [
-            anchor_labels(assigner_of(head, stage), boxes, truth)
-            for stage, boxes in enumerate(output.boxes)
-        ]
-        counts += [float((label >= 0).sum()) for label in labels]
-        agree.append(agreement(labels[0], labels[1]))
-        iou, _ = nearest(output.boxes[-1], truth.bboxes)
-        good = iou >= 0.5
-        ious.append(iou[good])
-        scores.append(output.scores[good].amax(dim=1))
-    values = {}
-    for stage in range(num_stages):
-        name = 'num_pos' if stage == 0 else f'num_pos_s{stage}'
-        values[name] = counts[stage] / len(outputs)
-    values['label_agreement'] = float(torch.cat(agree).float().mean())
-    values['rank_correlation'] = spearman(
-        torch.cat(scores).cpu().numpy(), torch.cat(ious).cpu().numpy()
-    )
-    return {name: value for name, value in values.items() if not np.isnan(value)}
-
-
-def assigner_of(head: nn.Module, stage: int) -> Any:
-    """Who labels the boxes of a stage: the head's own assigner, or the paper's.
-
-    A head without later assigners, as the baseline's, is measured by the
-    thresholds of the paper: 0.6/0.5, then 0.7/0.6. One whose own assigner needs
-    more than boxes (ATSS) by 0.5/0.4.
-    """
-    if stage == 0:
-        own = getattr(head, 'assigner', None)
-        if isinstance(own, MaxIoUAssigner):
-            return own
-        return SecondPassAssigner(pos_iou_thr=0.5, neg_iou_thr=0.4)
-    stages = getattr(head, 'stages', [])
-    if stage < len(stages) and isinstance(stages[stage].assigner, SecondPassAssigner):
-        return stages[stage].assigner
-    if stage == 1:
-        return SecondPassAssigner(pos_iou_thr=0.6, neg_iou_thr=0.5)
-    return SecondPassAssigner(pos_iou_thr=0.7, neg_iou_thr=0.6)
-
-
-def anchor_labels(assigner: Any, boxes: Tensor, truth: InstanceData) -> Tensor:
-    """Class of each box (A,): -1 background, -2 ignored."""
-    result = assigner.assign(InstanceData(priors=boxes), truth)
-    labels = torch.full_like(result.gt_inds, -1)
-    positive = result.gt_inds > 0
-    labels[positive] = truth.labels[result.gt_inds[positive] - 1]
-    return labels.masked_fill(result.gt_inds < 0, -2)
-
-
-def agreement(before: Tensor, after: Tensor) -> Tensor:
-    """Whether the labels agree, for each anchor that is positive in either set.
-
-    Anchors that one of the sets ignores are left out.
-    """
-    counted = ((before >= 0) | (after >= 0)) & (before != -2) & (after != -2)
-    return before[counted] == after[counted]

@@ -1,40 +1,43 @@
-"""Stop at the first loss that is no number, and say where it came from."""
+"""Stops training at the first loss that is NaN or infinite, and explains it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Optional
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 
 from ...utils.errors import UserError
 from ..architecture import unwrapped
 
 
 class NonFiniteLossError(UserError, RuntimeError):
-    """Loss or gradients are NaN or infinite; says which tensor, stage and image."""
+    """Loss or gradients are NaN or infinite; the message names tensor and image."""
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
     """Raises :class:`NonFiniteLossError` when the loss is NaN or infinite.
 
-    It costs nothing while all is well: mmengine has brought the loss to the host for
-    its log by then, and the head's outputs are only referred to until the
-    step is over. The step that failed has spoilt the weights in memory; the
-    checkpoints on the disk are from before it.
+    While the loss is finite this costs nothing: mmengine has already copied the loss
+    to the host for its log, and the head's outputs are only referenced until the step
+    is over. The step that failed has spoilt the weights in memory; the checkpoints on
+    disk are from before it.
 
     A gradient scaler (``--amp``) skips steps whose gradients overflow and lowers the
-    loss's scale, for ever if it has to. The hook also raises when that goes on below
-    a scale of 1, where the gradients themselves don't fit float16.
+    loss scale, without end if need be. The hook also raises when steps are still
+    skipped below a scale of 1, where the gradients themselves don't fit float16.
 
     Args:
-        patience: Losses in a row that may be not finite. Default: none, or 10
-            with a gradient scaler. As many steps in a row may be skipped by a scaler
-            below 1.
+        patience: Number of consecutive losses that may be non-finite, and of
+            consecutive steps that a scaler below 1 may skip. Default: 0, or 10 with a
+            gradient scaler.
+
+    Raises:
+        ValueError: If ``patience`` is negative.
     """
 
     def __init__(self, patience: Optional[int] = None) -> None:
@@ -48,13 +51,13 @@ class FiniteLossHook(Hook):
         self._outputs: Any = None
 
     def before_train(self, runner: Runner) -> None:
-        """Look over the head's shoulder, and settle the patience."""
+        """Watch the outputs of the detector's dense head; set the default patience."""
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
         if scaler is not None:
             self._scale = scaler.get_scale()
         if self.patience is None:
             self.patience = 0 if scaler is None else 10
-        head = getattr(unwrapped(runner.model), 'bbox_head', None)
+        head = _dense_head(runner.model)
         if head is not None:
             head.register_forward_hook(self._keep)
 
@@ -65,7 +68,7 @@ class FiniteLossHook(Hook):
         data_batch: Any = None,
         outputs: Optional[dict] = None,
     ) -> None:
-        """Look at the loss that was logged."""
+        """Check the loss that was logged."""
         losses = runner.message_hub.log_scalars
         loss = losses.get('train/loss')
         if loss is None or math.isfinite(loss.current()):
@@ -74,29 +77,29 @@ class FiniteLossHook(Hook):
             self._features = self._outputs = None
             return
         self.bad_steps += 1
-        if self.bad_steps <= self.patience:
+        if self.bad_steps <= (self.patience or 0):
             runner.logger.warning(
                 f'the loss is {loss.current()}, {self.bad_steps} times in a row '
                 f'(patience: {self.patience})'
             )
             return
-        bad = {
-            name[6:]: value.current()
+        bad = [
+            f'{name.removeprefix("train/")} is {value.current()}'
             for name, value in losses.items()
             if name.startswith('train/')
             and 'loss' in name
             and not math.isfinite(value.current())
-        }
+        ]
         raise self._error(
             runner,
             data_batch,
-            ', '.join(f'{name} is {value}' for name, value in bad.items()),
+            ', '.join(bad),
             'the loss overflowed by itself',
             'gradient clipping (optim_wrapper.clip_grad)',
         )
 
     def _watch_scale(self, runner: Runner, data_batch: Any) -> None:
-        """Raise when a scaler has done all it can and steps are still skipped."""
+        """Raise if steps are still skipped at a loss scale below 1."""
         optim = runner.optim_wrapper
         if not hasattr(optim, 'loss_scaler') or not optim.should_update():
             return
@@ -104,7 +107,7 @@ class FiniteLossHook(Hook):
         before, self._scale = self._scale, optim.loss_scaler.get_scale()
         skipped = self._scale < min(before, 1.0)
         self.skipped_steps = self.skipped_steps + 1 if skipped else 0
-        if self.skipped_steps > self.patience:
+        if self.skipped_steps > (self.patience or 0):
             raise self._error(
                 runner,
                 data_batch,
@@ -115,21 +118,26 @@ class FiniteLossHook(Hook):
             )
 
     def _error(
-        self, runner: Runner, data_batch: Any, what: str, otherwise: str, way_out: str
+        self, runner: Runner, data_batch: Any, what: str, otherwise: str, remedy: str
     ) -> NonFiniteLossError:
-        origin = self._origin(unwrapped(runner.model), data_batch, otherwise)
+        try:
+            origin = self._origin(_dense_head(runner.model), data_batch, otherwise)
+        except Exception as error:  # (of models and batches unlike mmdet's detectors)
+            origin = f'Where it comes from could not be determined ({error!r}).'
         return NonFiniteLossError(
             f'epoch {runner.epoch + 1}, iteration {runner.iter + 1}: {what}. {origin} '
-            f'Likely ways out: a smaller lr, a longer warm-up, {way_out}. The '
+            f'Possible remedies: a smaller lr, a longer warm-up, {remedy}. The '
             'checkpoints are from before this step: --resume goes on from the last one.'
         )
 
     def _keep(self, head: nn.Module, inputs: tuple, outputs: Any) -> None:
         if head.training:
-            self._features, self._outputs = inputs[0], outputs
+            self._features, self._outputs = inputs[0] if inputs else None, outputs
 
-    def _origin(self, model: nn.Module, data_batch: Any, otherwise: str) -> str:
-        """The first thing in the flow of data that isn't finite."""
+    def _origin(
+        self, head: Optional[nn.Module], data_batch: Any, otherwise: str
+    ) -> str:
+        """Name the first tensor in the flow of data that isn't finite."""
         samples = (data_batch or {}).get('data_samples', [])
         paths = [getattr(sample, 'img_path', None) for sample in samples]
         for sample, path in zip(samples, paths):
@@ -137,7 +145,10 @@ class FiniteLossHook(Hook):
             boxes = getattr(boxes, 'tensor', boxes)
             if not bool(torch.isfinite(boxes).all()):
                 return f'A ground-truth box of {path} is not finite.'
-        for what, tensor in self._tensors(model.bbox_head):
+        images = f'(images: {", ".join(map(str, paths))})'
+        if head is None or self._outputs is None:
+            return f'No outputs of a dense head were recorded {images}.'
+        for what, tensor in self._tensors(head):
             image = _first_bad_image(tensor)
             if image is not None:
                 path = paths[image] if image < len(paths) else None
@@ -147,32 +158,42 @@ class FiniteLossHook(Hook):
                 )
         return (
             f"The image features and the head's outputs are all finite: {otherwise} "
-            f'(images: {", ".join(map(str, paths))}).'
+            f'{images}.'
         )
 
-    def _tensors(self, head: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-        """Name and value of what the head saw and gave, batch first."""
-        for level, tensor in enumerate(_levels(self._features)):
-            yield f'the features of level {level}', tensor
-        if not isinstance(self._outputs, tuple) or len(self._outputs) < 2:
+    def _tensors(self, head: Any) -> Iterator[tuple[str, Tensor]]:
+        """Yield name and value of the head's inputs and outputs, (N, …) each."""
+        yield from _levels('the features of', self._features)
+        outputs = self._outputs
+        if not isinstance(outputs, tuple) or len(outputs) < 2:
+            yield from _levels("the head's output,", outputs)
             return
-        scores, deltas = self._outputs[:2]
-        for level, tensor in enumerate(_levels(scores)):
-            yield f'the classification output of level {level}', tensor
-        stages = getattr(head, 'reg_stages', 1)
-        for level, tensor in enumerate(_levels(deltas)):
-            by_stage = tensor.unflatten(1, (-1, stages, 4))
-            for stage in range(stages):
-                yield (
-                    f'the regression output of stage {stage}, level {level}',
-                    by_stage[:, :, stage],
-                )
+        yield from _levels('the classification output of', outputs[0])
+        if hasattr(head, 'split_preds'):
+            for stage, levels in enumerate(head.split_preds(outputs[1])):
+                yield from _levels(f'the regression output of stage {stage},', levels)
+            # Where all stages are finite, only the additions' values are left.
+            names = ' and '.join(type(x).__name__ for x in head.additions)
+            yield from _levels(f'the values of {names or "no addition"} of', outputs[1])
+        else:
+            yield from _levels('the regression output of', outputs[1])
+        for number, output in enumerate(outputs[2:], start=3):
+            yield from _levels(f"the head's output number {number},", output)
 
 
-def _levels(value: Any) -> Sequence[torch.Tensor]:
-    return [v for v in value if torch.is_tensor(v)] if value is not None else []
+def _dense_head(model: nn.Module) -> Optional[nn.Module]:
+    """The head of a single-stage detector, or the RPN of a two-stage one."""
+    model = unwrapped(model)
+    return getattr(model, 'bbox_head', getattr(model, 'rpn_head', None))
 
 
-def _first_bad_image(tensor: torch.Tensor) -> Optional[int]:
+def _levels(what: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in a list of levels, and what to call them."""
+    for level, tensor in enumerate(value if value is not None else ()):
+        if torch.is_tensor(tensor):
+            yield f'{what} level {level}', tensor
+
+
+def _first_bad_image(tensor: Tensor) -> Optional[int]:
     good = torch.isfinite(tensor.detach()).flatten(1).all(dim=1)
     return None if bool(good.all()) else int((~good).nonzero()[0])

@@ -1,6 +1,7 @@
-"""Checkpoints that survive a kill at any moment, and a way back from a bad one."""
+"""Checkpoints that survive a kill at any moment, and a fall-back from a bad one."""
 
 import contextlib
+import copy
 import os
 import re
 from collections.abc import Iterator
@@ -20,7 +21,6 @@ from mmengine.runner import (
 
 from ...utils import atomic
 from ..checkpoint import CheckpointError, check_resumable, newest_good
-from ..folder_lock import FolderInUseError, FolderLock
 
 MARKER = 'last_validation'
 
@@ -29,33 +29,34 @@ MARKER = 'last_validation'
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's CheckpointHook, safe against kills, full disks and torn files.
 
-    One line of a config puts it in place; every option stays::
+    One line of a config turns it on, and all options stay::
 
         default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook'))
 
-    * A file is written beside its name, synced and renamed: whole or not there.
+    * A file is written beside its name, synced and renamed: complete or not there.
     * An older checkpoint is removed only after the newer one is on the disk.
     * Resuming without a given file (``resume=True``) takes the newest checkpoint
-      that loads, and says which were no good and why.
-    * A validation that a kill cut off is run again when training resumes.
+      that loads, and names those that don't, with the reason.
+    * A validation that was interrupted by a kill is run again on resuming.
     * A second training in the same work folder is refused while the first one runs.
     * Resuming from a file that holds weights only is refused.
     """
 
+    file_backend: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._later: Optional[_RemoveLater] = None
-        self._lock: Optional[FolderLock] = None
+        self._lock: Any = None
 
     def before_run(self, runner: Runner) -> None:
-        """Choose the checkpoint to resume from, if it is to be found."""
+        """Choose the checkpoint to resume from, if none is given.
+
+        Raises:
+            CheckpointError: If there are checkpoints, but not one is good.
+        """
         if not runner._resume or runner._load_from is not None:
             return
-        choice: list = [None]
-        if is_main_process():
-            choice = [self._choose(runner)]
-        broadcast_object_list(choice)
-        path, problems = choice[0]
+        path, problems = _from_main(lambda: self._choose(runner))
         for problem in problems:
             runner.logger.warning(f'not resuming from {problem}')
         if path is not None:
@@ -76,8 +77,8 @@ class SafeCheckpointHook(CheckpointHook):
             check_resumable(checkpoint, runner._load_from or 'the checkpoint')
 
     def before_train(self, runner: Runner) -> None:
-        """Settle where and how files are written; catch up on a validation."""
-        self._claim_folder(runner)
+        """Lock the folder, set up safe writing, and catch up on a validation."""
+        self._lock_folder(runner)
         super().before_train(runner)
         if not self.by_epoch and isinstance(runner.train_loop, EpochBasedTrainLoop):
             runner.logger.warning(
@@ -87,8 +88,6 @@ class SafeCheckpointHook(CheckpointHook):
                 "train_cfg=dict(type='IterBasedTrainLoop', ...)"
             )
         if isinstance(self.file_backend, LocalBackend):
-            self._later = _RemoveLater(self.file_backend)
-            self.file_backend = self._later
             if self.file_client_args is None:
                 self.backend_args = dict(backend='atomic_local')
             if is_main_process():
@@ -97,69 +96,77 @@ class SafeCheckpointHook(CheckpointHook):
         self._validate_if_owed(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Save what mmengine saves last; leave the folder to others."""
+        """Save what mmengine saves last, and release the folder."""
         super().after_train(runner)
         if self._lock is not None:
             self._lock.release()
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """Keep the best checkpoint, then note that this validation is done."""
-        with self._removing_last():
+        """Save the best checkpoint, then note that this validation is done."""
+        with self._delaying_removals():
             super().after_val_epoch(runner, metrics)
         if is_main_process() and isinstance(runner._train_loop, BaseLoop):
-            self._marker(runner).parent.mkdir(parents=True, exist_ok=True)
-            atomic.write(self._marker(runner), _position(runner).encode())
+            atomic.write(Path(runner.work_dir, MARKER), _position(runner).encode())
 
-    def _claim_folder(self, runner: Runner) -> None:
+    def _save_checkpoint(self, runner: Runner) -> None:
+        with self._delaying_removals():
+            super()._save_checkpoint(runner)
+
+    @contextlib.contextmanager
+    def _delaying_removals(self) -> Iterator[None]:
+        """Remove old files at the end of the block: then the new one is there."""
+        backend = getattr(self, 'file_backend', None)  # only in trainings
+        if not isinstance(backend, LocalBackend):
+            yield
+            return
+        removed: dict[str, tuple[int, int]] = {}
+        self.file_backend = copy.copy(backend)
+        self.file_backend.remove = lambda path: removed.update({path: _identity(path)})
+        try:
+            yield
+        finally:
+            self.file_backend = backend
+        for path, identity in removed.items():
+            # A file written again under the same name is a new one: it stays.
+            if os.path.isfile(path) and _identity(path) == identity:
+                backend.remove(path)
+
+    def _lock_folder(self, runner: Runner) -> None:
         """Keep other trainings out, or stop, all ranks together."""
-        refused: list = [None]
-        if is_main_process():
+        # Imported where it is used: importing the package loads nothing of others.
+        from ..folder_lock import FolderInUseError, FolderLock
+
+        def lock() -> Optional[FolderInUseError]:
             self._lock = FolderLock(runner.work_dir)
             try:
                 if not self._lock.acquire():
                     runner.logger.warning(
-                        f'files in {runner.work_dir} cannot be locked: take care that '
+                        f'files in {runner.work_dir} cannot be locked: make sure that '
                         'no other training writes there'
                     )
             except FolderInUseError as error:
-                refused = [error]
-        broadcast_object_list(refused)
-        if refused[0] is not None:
-            raise refused[0]
+                return error
+            return None
 
-    def _save_checkpoint(self, runner: Runner) -> None:
-        with self._removing_last():
-            super()._save_checkpoint(runner)
-
-    @contextlib.contextmanager
-    def _removing_last(self) -> Iterator[None]:
-        """Old files go when the block is done, not before the new one is there."""
-        if self._later is None or self._later.held is not None:
-            yield
-            return
-        with self._later.hold():
-            yield
+        refused = _from_main(lock)
+        if refused is not None:
+            raise refused
 
     def _choose(self, runner: Runner) -> tuple[Optional[Path], list[str]]:
         """Try what ``last_checkpoint`` names, then the others, newest first."""
-        candidates = []
+        folder = self._folder(runner)
         pointer = Path(runner.work_dir, 'last_checkpoint')
-        problems = []
+        candidates, problems = [], []
         if pointer.is_file():
             named = Path(pointer.read_text().strip())
             # A work folder may have been moved as a whole.
-            beside = self._folder(runner) / named.name
-            found = [p for p in (named, beside) if p.is_file()]
-            if found:
-                candidates.append(found[0])
-            else:
-                problems.append(
-                    f'{pointer}: it names {str(named)!r}, which is not there'
-                )
+            candidates = [p for p in (named, folder / named.name) if p.is_file()][:1]
+            if not candidates:
+                problems = [f'{pointer}: it names {str(named)!r}, which is not there']
         pattern = re.compile(re.escape(self.filename_tmpl).replace(r'\{\}', r'\d+'))
         others = [
             path
-            for path in self._folder(runner).glob('*')
+            for path in folder.glob('*')
             if pattern.fullmatch(path.name) and path not in candidates
         ]
         candidates += sorted(others, key=lambda p: p.stat().st_mtime_ns, reverse=True)
@@ -171,38 +178,32 @@ class SafeCheckpointHook(CheckpointHook):
             return Path(runner.work_dir)
         return Path(self.out_dir, os.path.basename(runner.work_dir.rstrip(os.sep)))
 
-    @staticmethod
-    def _marker(runner: Runner) -> Path:
-        return Path(runner.work_dir, MARKER)
-
     def _validate_if_owed(self, runner: Runner) -> None:
-        """A checkpoint is saved before its epoch is validated; a kill may fall between.
+        """Run the last validation again if a kill came between checkpoint and it.
 
-        mmengine would go on with the next epoch, or, after the last one, end
+        mmengine would continue with the next epoch, or, after the last one, end
         without a result.
         """
         loop = runner.train_loop
-        done = loop.iter if isinstance(loop, IterBasedTrainLoop) else loop.epoch
-        marker = self._marker(runner)
+        done, total = loop.epoch, loop.max_epochs
+        if isinstance(loop, IterBasedTrainLoop):
+            done, total = loop.iter, loop.max_iters
+        marker = Path(runner.work_dir, MARKER)
         if done == 0:
-            if is_main_process() and marker.is_file():
-                marker.unlink()
+            if is_main_process():
+                marker.unlink(missing_ok=True)
             return
         if runner.val_loop is None:
             return
-        total = (
-            loop.max_iters if isinstance(loop, IterBasedTrainLoop) else loop.max_epochs
-        )
         loop._decide_current_val_interval()
         due = done >= loop.val_begin and (
             done % loop.val_interval == 0 or done == total
         )
-        validated = [
-            marker.is_file() and marker.read_text().strip() == _position(runner)
-        ]
-        broadcast_object_list(validated)
-        if due and not validated[0]:
-            runner.logger.info('The last validation was cut off: running it again.')
+        validated = _from_main(
+            lambda: marker.is_file() and marker.read_text().strip() == _position(runner)
+        )
+        if due and not validated:
+            runner.logger.info('The last validation was interrupted: running it again.')
             runner.val_loop.run()
 
 
@@ -210,35 +211,11 @@ def _position(runner: Runner) -> str:
     return f'epoch {runner.epoch}, iter {runner.iter}'
 
 
-class _RemoveLater:
-    """A file backend that holds removals back while asked to."""
-
-    def __init__(self, backend: LocalBackend) -> None:
-        self.backend = backend
-        self.held: Optional[dict[str, tuple[int, int]]] = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
-
-    def remove(self, path: str) -> None:
-        """Remove the file, or note it for later."""
-        if self.held is None:
-            self.backend.remove(path)
-        else:
-            self.held[path] = _identity(path)
-
-    @contextlib.contextmanager
-    def hold(self) -> Iterator[None]:
-        """Hold removals back; do them at the end, if the block succeeds."""
-        self.held = {}
-        try:
-            yield
-            for path, identity in self.held.items():
-                # A file written again under the same name is a new one: it stays.
-                if os.path.isfile(path) and _identity(path) == identity:
-                    self.backend.remove(path)
-        finally:
-            self.held = None
+def _from_main(function: Any) -> Any:
+    """Return to every rank what the function returns on the main one."""
+    results = [function() if is_main_process() else None]
+    broadcast_object_list(results)
+    return results[0]
 
 
 def _identity(path: str) -> tuple[int, int]:

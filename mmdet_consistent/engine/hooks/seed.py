@@ -1,61 +1,78 @@
-"""The same random numbers at the same place of a run, stopped in between or not."""
+"""Makes random numbers depend on the place in a run, not on interruptions."""
 
+import random
+from functools import partial
 from typing import Any
 
 import mmengine
+import numpy as np
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.utils import digit_version
 
-from ..seeding import seed_all, worker_init
-
-# Whether mmengine itself loads the data of finished iterations again.
-LOADS_AGAIN = digit_version(mmengine.__version__) >= digit_version('0.10.3')
+# Since then mmengine itself reloads the data of finished iterations.
+RELOADS = digit_version(mmengine.__version__) >= digit_version('0.10.3')
 
 
 @HOOKS.register_module()
 class SeedHook(Hook):
-    """Seeds every epoch (or every iteration) by the run's seed and its number.
+    """Seeds each epoch (or iteration) by the run's seed and its own number.
 
-    A training that was stopped and resumed then meets the same augmentations as
-    one that wasn't, without the generators' states being kept in a file. Two
-    more things are mended by the way: mmengine gives the workers of a data loader
-    the same seed in every epoch, and equal seeds to all ranks.
+    So a resumed training draws the same augmentations as an uninterrupted one, without
+    generator states in a file. This also corrects two flaws of mmengine, which gives
+    the workers of a data loader the same seed in every epoch, and all ranks equal
+    seeds.
 
-    In an iteration-based run the data of the finished iterations are loaded
-    again, as mmengine does it from 0.10.3 on; that also brings its workers to where
-    they were.
+    In an iteration-based run the data of the finished iterations are loaded again, as
+    mmengine does since 0.10.3; that brings its workers to where they were, too.
     """
 
     priority = 'VERY_HIGH'
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed this epoch, and the workers that will load it."""
+        """Seed this epoch, and the workers that will load its data."""
         loop = runner.train_loop
         if isinstance(loop, IterBasedTrainLoop):
-            loop.dataloader_iterator = _SeededIterator(
-                loop.dataloader_iterator, runner.seed, runner.rank
-            )
-            if not LOADS_AGAIN:
-                loop.dataloader_iterator.skip_iter(runner.iter)
+            batches = _SeededIterator(loop.dataloader_iterator, runner)
+            loop.dataloader_iterator = batches
+            if not RELOADS:
+                batches.skip_iter(runner.iter)
             return
-        seed_all(runner.seed, runner.epoch, runner.rank)
+        place = (runner.seed, runner.epoch, runner.rank)
+        seed_all(*place)
         loader = loop.dataloader
         if getattr(loader, 'num_workers', 0) > 0:
-            loader.worker_init_fn = worker_init(runner.seed, runner.epoch, runner.rank)
-            # Persistent workers would carry on with the last epoch's streams,
-            # which a resumed run doesn't have: let the loader start new ones.
+            loader.worker_init_fn = partial(_seed_worker, place=place)
+            # Persistent workers would continue the last epoch's streams, which a
+            # resumed run does not have: let the loader start new ones.
             loader._iterator = None
+
+
+def seed_all(*place: int) -> None:
+    """Seed the generators of Python, numpy and torch (CPU and GPUs).
+
+    Args:
+        place: Numbers that identify a place in the run: seed, epoch, rank, …. Other
+            numbers, or the same in another order, give unrelated streams.
+    """
+    words = np.random.SeedSequence([int(n) for n in place]).generate_state(4)
+    random.seed(int(words[0]))
+    np.random.seed(words[1])
+    torch.manual_seed((int(words[2]) << 32) | int(words[3]))
+
+
+def _seed_worker(worker_id: int, place: tuple[int, ...]) -> None:
+    seed_all(*place, worker_id)
 
 
 class _SeededIterator:
     """An endless iterator over batches that seeds before each of them."""
 
-    def __init__(self, batches: Any, seed: int, rank: int) -> None:
+    def __init__(self, batches: Any, runner: Runner) -> None:
         self.batches = batches
-        self.seed = seed
-        self.rank = rank
+        self.seed, self.rank = runner.seed, runner.rank
         self.count = 0
 
     def __iter__(self) -> '_SeededIterator':
@@ -67,6 +84,6 @@ class _SeededIterator:
         return next(self.batches)
 
     def skip_iter(self, number: int) -> None:
-        """Load batches again; onedl-mmengine calls this when it resumes."""
+        """Load this many batches; onedl-mmengine calls this when it resumes."""
         for _ in range(number):
             next(self)

@@ -1,7 +1,6 @@
-"""A schedule for the weight of the later label stages."""
+"""Schedules the loss weight of the later label stages."""
 
 import math
-from numbers import Real
 from typing import Any, Optional
 
 from mmengine.hooks import Hook
@@ -19,36 +18,35 @@ CURVES = ('linear', 'cosine')
 class StageLossWeightHook(Hook):
     """Ramps α of Eq. 1, the loss weight of the label stages after the first.
 
-    The refined labels are only as good as the first regression, which is poor at the
-    start of a training. With this hook the weight of label stage k ≥ 1 is
+    The refined labels are only as good as the first regression, which is poor early in
+    training. With this hook the weight of label stage k ≥ 1 is
 
         α(t) · stage_loss_weights[k]
 
     where α goes from ``start_factor`` to ``end_factor`` while training goes from
-    ``begin`` to ``end``, and stays what it is before and after. The first stage keeps
-    its weight. α depends on the iteration's number alone, so a resumed training is
-    the one that was interrupted, and all processes have the same. It is logged as
-    ``alpha``.
+    ``begin`` to ``end``, and is constant before and after. The first stage keeps its
+    weight. α depends on the iteration number alone, so it survives resuming and is the
+    same in all processes. It is logged as ``alpha``.
 
-    A stage of weight 0 isn't computed: its ``loss_cls_s1`` first appears in the log
-    when α is above 0, and its last value stays there once α is 0 again.
+    A stage with weight 0 is not computed: its ``loss_cls_s1`` first appears in the log
+    when α is above 0, and keeps its last value once α is 0 again.
 
     In a config::
 
         custom_hooks = [dict(type='StageLossWeightHook', end=4)]
 
     Args:
-        start_factor: α up to ``begin``, at least 0.
+        start_factor: α until ``begin``, at least 0.
         end_factor: α from ``end`` on, at least 0.
-        begin: When the ramp starts: epochs, or iterations with ``by_epoch=False``;
+        begin: Start of the ramp in epochs, or in iterations with ``by_epoch=False``;
             may be a fraction.
-        end: When it ends, likewise. Default: with the training.
-        by_epoch: Whether these are epochs; α changes in every iteration anyhow.
-        curve: ``'linear'``, or ``'cosine'``: slow at both ends.
+        end: End of the ramp in the same unit. Default: end of the training.
+        by_epoch: Whether the unit is epochs; α changes in every iteration anyway.
+        curve: ``'linear'``, or ``'cosine'``, which is slow at both ends.
 
     Raises:
-        ValueError: If an option is impossible; before training, if the model has no
-            consistent head, or none with a later label stage that has a weight.
+        ValueError: If an option is invalid. Before training: if the model has no
+            consistent head, or none with a weighted later label stage.
     """
 
     def __init__(
@@ -67,7 +65,7 @@ class StageLossWeightHook(Hook):
                     f'StageLossWeightHook: {name} must be a number of at least 0, '
                     f'got {value!r}'
                 )
-        if end is not None and not (isinstance(end, Real) and begin < end < math.inf):
+        if end is not None and not (is_real(end) and begin < end < math.inf):
             raise ValueError(
                 f'StageLossWeightHook: end must be after begin={begin}, got {end!r}; '
                 'leave it out for the end of the training'
@@ -82,21 +80,21 @@ class StageLossWeightHook(Hook):
         self.end = end
         self.by_epoch = by_epoch
         self.curve = curve
-        self._heads: list[tuple[ConsistentMixin, tuple[float, ...]]] = []
+        self._heads: list[tuple[Any, tuple[float, ...]]] = []
         self._ramp = (0.0, math.inf)
 
     def before_train(self, runner: Runner) -> None:
-        """Find the heads and their weights, and the iterations of the ramp."""
-        if not self._heads:  # of a runner that trains on: weights are ours by then
+        """Find the heads, their weights, and the iterations of the ramp."""
+        if not self._heads:  # In a runner that trains on, the weights are ours.
             self._heads = _later_heads(runner)
         unit = len(runner.train_dataloader) if self.by_epoch else 1
         begin = self.begin * unit
         end = runner.max_iters if self.end is None else self.end * unit
         if begin >= end:
-            what = 'epochs' if self.by_epoch else 'iterations'
+            units = 'epochs' if self.by_epoch else 'iterations'
             raise ValueError(
-                f'StageLossWeightHook: begin={self.begin} {what} is not before the end '
-                f'of the training, iteration {end}: set begin or end'
+                f'StageLossWeightHook: begin={self.begin} {units} is not before the '
+                f'end of the training, iteration {end}: set begin or end'
             )
         self._ramp = (begin, end)
 
@@ -111,7 +109,7 @@ class StageLossWeightHook(Hook):
         runner.message_hub.update_scalar('train/alpha', factor)
 
     def factor(self, iteration: int) -> float:
-        """α of an iteration, counted from 0."""
+        """Return α of an iteration, counted from 0."""
         begin, end = self._ramp
         done = min(max((iteration - begin) / (end - begin), 0), 1)
         if self.curve == 'cosine':
@@ -119,10 +117,14 @@ class StageLossWeightHook(Hook):
         return (1 - done) * self.start_factor + done * self.end_factor
 
 
-def _later_heads(runner: Runner) -> list[tuple[ConsistentMixin, tuple[float, ...]]]:
-    """The model's consistent heads with a later label stage, and their weights."""
+def _later_heads(runner: Runner) -> list[tuple[Any, tuple[float, ...]]]:
+    """Return the consistent heads with a weighted later label stage, and the weights.
+
+    Raises:
+        ValueError: If there are none.
+    """
     model = unwrapped(runner.model)
-    heads = [m for m in model.modules() if isinstance(m, ConsistentMixin)]
+    heads: list[Any] = [m for m in model.modules() if isinstance(m, ConsistentMixin)]
     if not heads:
         raise ValueError(
             f'StageLossWeightHook: {type(model).__name__} has no consistent head: set '

@@ -80,7 +80,7 @@ def _derive(
 ) -> type[ConsistentMixin]:
     """Derive a class from a head and the later stages of its family."""
 
-    def reduce(self: nn.Module, protocol: int) -> tuple:
+    def reduce(self: Any, protocol: Any) -> Any:
         if type(self).__reduce_ex__ is not vars(type(self)).get('__reduce_ex__'):
             return nn.Module.__reduce_ex__(self, protocol)  # of a user's subclass
         # Pickled by the head's class, since another process has not made this one.

@@ -15,17 +15,8 @@ class YOLACTStages(GenericStages):
     """
 
     def label_losses(
-        self,
-        levels: list[Tensor],
-        stages: list[Stage],
-        targets: dict[int, StageTargets],
+        self, levels: list[Tensor], stages: list[Stage], targets: list[StageTargets]
     ) -> list[Tensor]:
         """Compute the softmax loss with hard negatives mined per label set."""
-        losses = mined_label_set_losses(
-            levels,
-            self.num_classes,
-            self.train_cfg['neg_pos_ratio'],
-            [targets[stage.index] for stage in stages],
-            self.select_rows,
-        )
+        losses = mined_label_set_losses(self, levels, targets)
         return [self.loss_cls.loss_weight * loss for loss in losses]

@@ -138,7 +138,7 @@ def test_yolact_later_labels_get_its_loss_weight(monkeypatch):
     head = build(config, loss_cls=dict(loss, loss_weight=3.0))
     sums = [torch.tensor(4.0), torch.tensor(0.5)]
     monkeypatch.setattr(yolact, 'mined_label_set_losses', lambda *args: sums)
-    assert head.label_losses([], [], {}) == [12.0, 1.5]
+    assert head.label_losses([], [], []) == [12.0, 1.5]
 
 
 def test_loss_by_feat_passes_further_outputs_to_the_base_head(monkeypatch):

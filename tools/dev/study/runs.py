@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
 from torch.utils.data import DataLoader
 
-import mmdet_consistent.additions  # noqa: F401  registers heads and additions
+import mmdet_consistent.engine.safe  # noqa: F401  registers heads, loads safely
 from mmdet_consistent.utils import atomic
 from tools.dev import ROOT
 

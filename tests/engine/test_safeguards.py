@@ -2,8 +2,8 @@ import pytest
 from mmengine.config import Config
 
 import mmdet_consistent  # noqa: F401
-from mmdet_consistent.engine.launch import explained
-from mmdet_consistent.engine.safety import check_names, make_safe
+from mmdet_consistent.engine.launch import friendly_errors
+from mmdet_consistent.engine.safeguards import add_safeguards, check_names
 from mmdet_consistent.utils.errors import ConfigError, UserError
 
 
@@ -18,10 +18,10 @@ def config(**fields):
     return Config(dict(base, **fields))
 
 
-def test_the_safe_parts_take_the_place_of_the_plain_ones():
+def test_add_safeguards_replaces_plain_hooks_and_data_sets():
     cfg = config(custom_hooks=[dict(type='SeedHook'), dict(type='EMAHook')])
-    make_safe(cfg, 'refuse', 'quick')
-    make_safe(cfg, 'refuse', 'quick')  # a second time changes nothing
+    add_safeguards(cfg, 'refuse', 'quick')
+    add_safeguards(cfg, 'refuse', 'quick')  # a second time changes nothing
     assert cfg.default_hooks.checkpoint == dict(type='SafeCheckpointHook', interval=7)
     assert [h.type for h in cfg.custom_hooks] == [
         'SeedHook',
@@ -37,31 +37,31 @@ def test_the_safe_parts_take_the_place_of_the_plain_ones():
     )
     assert cfg.train_dataloader.dataset == checked
     assert cfg.val_dataloader.dataset.dataset == checked
-    assert cfg.custom_imports.imports == ['mmdet_consistent']
+    assert cfg.custom_imports.imports == ['mmdet_consistent.engine.safe']
 
 
-def test_several_processes_share_batch_norms_statistics():
+def test_add_safeguards_syncs_batch_norm_of_several_processes():
     cfg = config(launcher='pytorch')
-    make_safe(cfg)
+    add_safeguards(cfg)
     assert cfg.custom_hooks[-1].type == 'SyncBuffersHook'
 
 
-def test_what_the_user_chose_stays():
+def test_add_safeguards_keeps_hooks_and_data_sets_of_the_user():
     cfg = config(
         default_hooks=dict(checkpoint=dict(type='MyCheckpointHook')),
         train_dataloader=dict(dataset=dict(type='MyDataset')),
         custom_imports=dict(imports=['mine'], allow_failed_imports=False),
     )
-    make_safe(cfg)
+    add_safeguards(cfg)
     assert cfg.default_hooks.checkpoint.type == 'MyCheckpointHook'
     assert cfg.train_dataloader.dataset == dict(type='MyDataset')
-    assert cfg.custom_imports.imports == ['mine', 'mmdet_consistent']
+    assert cfg.custom_imports.imports == ['mine', 'mmdet_consistent.engine.safe']
     kept = config()
-    make_safe(kept, 'keep')
+    add_safeguards(kept, 'keep')
     assert kept.train_dataloader.dataset.type == 'CocoDataset'
 
 
-def test_a_misspelt_option_is_refused_with_a_suggestion():
+def test_misspelt_option_is_refused_with_a_suggestion():
     names = ['train_cfg.max_epochs', 'model.bbox_head.label_stages', 'load_from']
     check_names(config(), names)
     with pytest.raises(ConfigError, match=r"did you mean 'train_dataloader'"):
@@ -69,7 +69,7 @@ def test_a_misspelt_option_is_refused_with_a_suggestion():
     check_names(config(my_variable=1), ['my_variable'])
 
 
-def test_a_field_misspelt_in_the_file_is_warned_of():
+def test_misspelt_field_of_the_file_gives_a_warning():
     check_names(config(max_epochs=3, classes=('cell',), data_root='data'))
     with pytest.warns(
         UserWarning, match=r"'optim_wraper': did you mean 'optim_wrapper'"
@@ -77,9 +77,10 @@ def test_a_field_misspelt_in_the_file_is_warned_of():
         check_names(config(optim_wraper=dict()))
 
 
-def test_only_errors_that_explain_themselves_lose_their_traceback():
-    with pytest.raises(SystemExit, match=r'^ConfigError: no such thing$'), explained():
+def test_friendly_errors_hides_the_traceback_of_user_errors_only():
+    message = r'^ConfigError: no such thing$'
+    with pytest.raises(SystemExit, match=message), friendly_errors():
         raise ConfigError('no such thing')
     assert issubclass(ConfigError, UserError)
-    with pytest.raises(KeyError), explained():
+    with pytest.raises(KeyError), friendly_errors():
         raise KeyError('a bug')

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmdet_consistent.engine import make_safe
 from mmdet_consistent.engine.launch import join_cpu_processes
 
 NUMBER = itertools.count()
@@ -57,6 +58,13 @@ class Metric(BaseMetric):
 
     def compute_metrics(self, results):
         return dict(mAP=sum(results))
+
+
+def same_weights(first, second):
+    """Return whether two state dicts are equal, bit for bit."""
+    return first.keys() == second.keys() and all(
+        torch.equal(value, second[name]) for name, value in first.items()
+    )
 
 
 class Killed(BaseException):
@@ -104,6 +112,7 @@ def train_toy(
     optim_wrapper=None,
 ):
     """Train; returns the weights, and the log: (iteration, loss) pairs."""
+    make_safe()  # as tools/train.py
     log = []
     cfg = Config(dict(env_cfg=dict()))
     if distributed:

@@ -1,4 +1,4 @@
-"""What our tools add to any config, so that a training can be trusted."""
+"""Check the names in a training config, and add our safe hooks and data sets."""
 
 import difflib
 import inspect
@@ -10,11 +10,8 @@ from mmengine.runner import Runner
 
 from ..utils.errors import ConfigError
 
-CHECKED = {
-    'CocoDataset': 'CheckedCocoDataset',
-    'VOCDataset': 'CheckedVOCDataset',
-    'XMLDataset': 'CheckedXMLDataset',
-}
+SAFE_LOADING = 'mmdet_consistent.engine.safe'
+CHECKED = ('CocoDataset', 'VOCDataset', 'XMLDataset')
 # Fields that Runner.from_cfg, mmengine and the tools read.
 FIELDS = {
     *inspect.signature(Runner.__init__).parameters,
@@ -31,11 +28,11 @@ FIELDS = {
 
 
 def check_names(cfg: Config, options: Iterable[str] = ()) -> None:
-    """Find misspelt fields, which mmengine would pass over in silence.
+    """Find misspelt fields, which mmengine would ignore silently.
 
     Args:
-        cfg: The config as its file gives it. A name that is nearly a field's is
-            warned of: it may be the file's own variable.
+        cfg: The config as read from its file. A name that is close to a field's gives
+            a warning only: it may be a variable of the file's own.
         options: Names given on the command line, such as ``train_cfg.max_epochs``.
 
     Raises:
@@ -48,21 +45,26 @@ def check_names(cfg: Config, options: Iterable[str] = ()) -> None:
                 f'--cfg-options {option}: the config has no {name!r}'
                 + _suggestion(name, {*cfg.keys(), *FIELDS})
             )
-    for name in cfg:
-        if name not in FIELDS:
-            suggestion = _suggestion(name, FIELDS - set(cfg.keys()), cutoff=0.9)
-            if suggestion:
-                said = f'{cfg.filename}: nothing reads {name!r}{suggestion}'
-                warnings.warn(said, stacklevel=2)
+    for name in set(cfg) - FIELDS:
+        suggestion = _suggestion(name, FIELDS - set(cfg), cutoff=0.9)
+        if suggestion:
+            message = f'{cfg.filename}: nothing reads {name!r}{suggestion}'
+            warnings.warn(message, stacklevel=2)
 
 
-def make_safe(cfg: Config, bad_data: str = 'drop', check_images: str = 'no') -> None:
-    """Turn the safe hooks and data sets on, where the config has the plain ones.
+def add_safeguards(
+    cfg: Config, bad_data: str = 'drop', check_images: str = 'no'
+) -> None:
+    """Replace mmengine's and mmdet's plain hooks and data sets by our safe ones.
+
+    Hooks and data sets of other types stay as they are.
 
     Args:
         cfg: The config of a training; changed in place.
-        bad_data: ``drop``, ``refuse`` or ``keep``, which leaves data sets alone.
-        check_images: ``no``, ``quick`` or ``full``: before the training starts.
+        bad_data: ``drop`` or ``refuse``, see :class:`CheckedMixin`; ``keep`` leaves
+            the data sets unchecked.
+        check_images: ``no``, ``quick`` or ``full``: check of image files before
+            training starts.
     """
     add_import(cfg)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
@@ -71,47 +73,49 @@ def make_safe(cfg: Config, bad_data: str = 'drop', check_images: str = 'no') -> 
         checkpoint.type = 'SafeCheckpointHook'
     add_hooks(cfg, 'SeedHook', 'ConfigCheckHook', 'FiniteLossHook')
     if cfg.get('launcher', 'none') != 'none':
-        # Batch norm's statistics are each rank's own, but only rank 0's are saved.
+        # Each rank has its own batch-norm statistics, but only rank 0's are saved.
         add_hooks(cfg, 'SyncBuffersHook')
     if bad_data == 'keep':
         return
     for field in ('train_dataloader', 'val_dataloader'):
         for dataset in _datasets((cfg.get(field) or {}).get('dataset')):
             if dataset.get('type') in CHECKED:
-                dataset.type = CHECKED[dataset.type]
+                dataset.type = f'Checked{dataset.type}'
                 dataset.on_bad_data = bad_data
                 dataset.check_images = check_images
 
 
 def add_hooks(cfg: Config, *types: str) -> None:
     """Add hooks of these types, unless the config has them."""
+    custom = list(cfg.get('custom_hooks') or [])
     present = {
         hook.get('type')
-        for hook in [*(cfg.get('custom_hooks') or []), *cfg.default_hooks.values()]
+        for hook in [*custom, *cfg.default_hooks.values()]
         if isinstance(hook, dict)
     }
-    new = [ConfigDict(type=t) for t in types if t not in present]
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *new]
+    cfg.custom_hooks = custom + [ConfigDict(type=t) for t in types if t not in present]
 
 
 def add_import(cfg: Config) -> None:
-    """The config is saved with the checkpoints: other tools must find our hooks."""
+    """Make the config import our hooks and our safe loading.
+
+    The config is saved with the checkpoints, where other programs read it.
+    """
     imports = cfg.setdefault('custom_imports', ConfigDict(imports=[]))
     names = imports.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
-    if 'mmdet_consistent' not in names:
-        imports.imports = [*names, 'mmdet_consistent']
+    if SAFE_LOADING not in names:
+        imports.imports = [*names, SAFE_LOADING]
 
 
 def _datasets(config: object) -> Iterator[ConfigDict]:
-    """The data sets inside a ``dataset`` field, wrappers opened."""
-    if not isinstance(config, dict):
-        return
-    inner = config.get('datasets') or [config.get('dataset')]
-    if inner == [None]:
-        yield config
-    for other in inner:
-        yield from _datasets(other)
+    """Yield the data sets inside a ``dataset`` field, without their wrappers."""
+    if isinstance(config, ConfigDict):
+        inner = config.get('datasets') or [config.get('dataset')]
+        if inner == [None]:
+            yield config
+        for other in inner:
+            yield from _datasets(other)
 
 
 def _suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
