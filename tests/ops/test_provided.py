@@ -157,7 +157,7 @@ def config(tmp_path):
         mp_cfg=dict(mp_start_method='spawn', opencv_num_threads=0),
         dist_cfg=dict(backend='gloo'),
     )
-    cfg.custom_imports = dict(imports=['mmdet_consistent'])
+    cfg.custom_imports = dict(imports=['mmdet_consistent.engine.safe'])
     path = tmp_path / 'tiny.py'
     data = str(ROOT / 'data/bccd')
     path.write_text(cfg.pretty_text.replace("'data/bccd/", f"'{data}/"))
