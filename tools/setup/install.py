@@ -113,9 +113,12 @@ def main() -> None:
         install(*BASE.split(), *['opencv-python-headless'] * lacks('cv2'))
         names = (ORIGINALS[i] for i in missing)
         install('--no-deps', *(f'{name}=={TESTED[name]}' for name in names))
-    install('--no-build-isolation', '-e', f'{ROOT}[dev]')
     code = 'import mmdet_consistent, mmdet.apis, mmcv.ops, pycocotools.mask'
-    if subprocess.run([sys.executable, '-c', code]).returncode:
+    check = subprocess.Popen(
+        [sys.executable, '-c', code], cwd=ROOT
+    )  # compiles meanwhile
+    install('--no-build-isolation', '-e', f'{ROOT}[dev]')
+    if check.wait():
         sys.exit('setup: error: the installed packages do not work together, see above')
     STAMP.write_text(state(), 'utf-8')
 
