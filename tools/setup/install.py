@@ -21,9 +21,9 @@ ORIGINALS = ('mmengine', 'mmcv-lite', 'mmdet')
 FORKS = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection')
 # What the originals require, whose own list has opencv-python, which needs libGL.
 BASE = (
-    'addict matplotlib numpy packaging pillow pyyaml rich scipy shapely six termcolor '
-    'terminaltables tqdm yapf'
+    'addict matplotlib numpy packaging pillow pycocotools pyyaml rich scipy shapely six'
 )
+BASE += ' termcolor terminaltables tqdm yapf'
 
 
 def lacks(module: str) -> bool:
@@ -48,7 +48,7 @@ def setuptools_fits() -> bool:
 
 
 def constraints() -> list:
-    """Return what pip must not change: what is installed and, in .venv, tested."""
+    """Return what pip must take: what is installed, in .venv otherwise what is tested."""
     held = {'numpy': '1.26.4'} if is_older('torch', 2, 3) else {}
     if not held and sys.version_info >= (3, 11) and Path(sys.prefix, '.made').exists():
         held = {name: version for name, version in TESTED.items() if name != 'torch'}
@@ -113,12 +113,10 @@ def main() -> None:
         install(*BASE.split(), *['opencv-python-headless'] * lacks('cv2'))
         names = (ORIGINALS[i] for i in missing)
         install('--no-deps', *(f'{name}=={TESTED[name]}' for name in names))
-    code = 'import mmdet_consistent, mmdet.apis, mmcv.ops, pycocotools.mask'
-    check = subprocess.Popen(
-        [sys.executable, '-c', code], cwd=ROOT
-    )  # compiles meanwhile
+    check = [sys.executable, '-c', 'import mmdet_consistent, mmdet.apis, mmcv.ops']
+    process = subprocess.Popen(check, cwd=ROOT)  # compiles modules while pip works
     install('--no-build-isolation', '-e', f'{ROOT}[dev]')
-    if check.wait():
+    if process.wait():
         sys.exit('setup: error: the installed packages do not work together, see above')
     STAMP.write_text(state(), 'utf-8')
 
