@@ -48,7 +48,7 @@ def setuptools_fits() -> bool:
 
 
 def constraints() -> list:
-    """Return what pip must take: what is installed, in .venv otherwise what is tested."""
+    """Return what pip must take: installed versions and, in .venv, tested ones."""
     held = {'numpy': '1.26.4'} if is_older('torch', 2, 3) else {}
     if not held and sys.version_info >= (3, 11) and Path(sys.prefix, '.made').exists():
         held = {name: version for name, version in TESTED.items() if name != 'torch'}
