@@ -3,11 +3,12 @@
 import difflib
 import inspect
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
+from ..utils.configs import plain_datasets
 from ..utils.errors import ConfigError
 
 SAFE_LOADING = 'mmdet_consistent.engine.safe'
@@ -78,7 +79,7 @@ def add_safeguards(
     if bad_data == 'keep':
         return
     for field in ('train_dataloader', 'val_dataloader'):
-        for dataset in _datasets((cfg.get(field) or {}).get('dataset')):
+        for dataset in plain_datasets((cfg.get(field) or {}).get('dataset')):
             if dataset.get('type') in CHECKED:
                 dataset.type = f'Checked{dataset.type}'
                 dataset.on_bad_data = bad_data
@@ -106,16 +107,6 @@ def add_import(cfg: Config) -> None:
     names = [names] if isinstance(names, str) else list(names)
     if SAFE_LOADING not in names:
         imports.imports = [*names, SAFE_LOADING]
-
-
-def _datasets(config: object) -> Iterator[ConfigDict]:
-    """Yield the data sets inside a ``dataset`` field, without their wrappers."""
-    if isinstance(config, ConfigDict):
-        inner = config.get('datasets') or [config.get('dataset')]
-        if inner == [None]:
-            yield config
-        for other in inner:
-            yield from _datasets(other)
 
 
 def _suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
