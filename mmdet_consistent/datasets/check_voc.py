@@ -1,5 +1,6 @@
 """Find the problems of a VOC annotation file, and leave out what is bad."""
 
+import math
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -9,16 +10,7 @@ from mmengine.fileio import get_text
 from PIL import Image
 
 from .check_image import MAX_PIXELS, check_image
-from .problems import (
-    IMAGE,
-    KEPT,
-    OBJECT,
-    DataError,
-    Finding,
-    Problem,
-    check_box,
-    is_number,
-)
+from .problems import IMAGE, KEPT, OBJECT, DataError, Finding, Problem, check_box
 
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 
@@ -153,7 +145,7 @@ def _number(text: Optional[str]) -> Optional[float]:
         value = float(text or 'nan')
     except ValueError:
         return None
-    return value if is_number(value) else None
+    return value if math.isfinite(value) else None
 
 
 def _size(root: ElementTree.Element) -> Optional[tuple[float, float]]:
