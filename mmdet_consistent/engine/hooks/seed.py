@@ -1,6 +1,7 @@
 """Makes random numbers depend on the place in a run, not on interruptions."""
 
 import random
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -67,16 +68,13 @@ def _seed_worker(worker_id: int, place: tuple[int, ...]) -> None:
     seed_all(*place, worker_id)
 
 
-class _SeededIterator:
+class _SeededIterator(Iterator):
     """An endless iterator over batches that seeds before each of them."""
 
     def __init__(self, batches: Any, runner: Runner) -> None:
         self.batches = batches
         self.seed, self.rank = runner.seed, runner.rank
         self.count = 0
-
-    def __iter__(self) -> '_SeededIterator':
-        return self
 
     def __next__(self) -> Any:
         seed_all(self.seed, self.count, self.rank)
