@@ -10,8 +10,6 @@ from .problems import IMAGE, Finding
 LEVELS = ('no', 'quick', 'full')
 # Last bytes of a complete file. Decoders fill up what is missing with grey.
 END = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
-ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-ORIENTATION = 0x0112
 # OpenCV stops at a 32-bit pixel count; memory ends far below it.
 MAX_PIXELS = 100_000_000
 
@@ -49,7 +47,8 @@ def check_image(
                 return found
             if level == 'full':
                 image.load()
-            if image.getexif().get(ORIENTATION) in ROTATED:
+            # The EXIF orientations that swap width and height.
+            if image.getexif().get(0x0112) in (5, 6, 7, 8):
                 width, height = height, width
             if size is None or size == (width, height):
                 return None

@@ -77,23 +77,16 @@ class CheckedMixin(BaseDetDataset):
         self.problems += problems
         serious = [p for p in problems if p.effect != KEPT]
         fatal = [p for p in serious if p.effect == IMAGE and self.test_mode]
-        if serious and self.on_bad_data == 'refuse':
-            raise DataError(
-                f'{self.ann_file}: {len(serious)} problems, and '
-                f"on_bad_data='refuse':\n{summary(serious)}\n"
-                "on_bad_data='drop' leaves them out"
-            )
+        why = 'images to evaluate are bad, and leaving them out would change the result'
+        if self.on_bad_data == 'refuse':
+            fatal = serious
+            why = "problems, and on_bad_data='refuse' ('drop' leaves them out)"
         if fatal:
-            raise DataError(
-                f'{self.ann_file}: {len(fatal)} images to be evaluated are bad, and '
-                f'leaving them out would change the result:\n{summary(fatal)}'
-            )
+            raise DataError(f'{self.ann_file}: {len(fatal)} {why}:\n{summary(fatal)}')
+        text = f'{self.ann_file}: {len(problems)} problems:\n{summary(problems)}'
         if not good:
-            raise DataError(
-                f'{self.ann_file}: not one image can be used:\n{summary(problems)}'
-            )
+            raise DataError(f'{text}\nnot one image can be used')
         if problems:
-            text = f'{self.ann_file}: {len(problems)} problems:\n{summary(problems)}'
             print_log(text, 'current', logging.WARNING)
 
     def prepare_data(self, idx: int) -> Any:
@@ -127,8 +120,8 @@ class CheckedCocoDataset(CheckedMixin, CocoDataset):
             self.backend_args,
         )
         self.report(problems, content['images'])
-        if not problems:
-            return super().load_data_list()
+        if {p.kind for p in problems} <= {'box reaches out of the image'}:
+            return super().load_data_list()  # mmdet clips it itself
         original = self.ann_file
         with tempfile.TemporaryDirectory() as folder:
             self.ann_file = os.path.join(folder, os.path.basename(original))
@@ -146,7 +139,7 @@ class CheckedXMLDataset(CheckedMixin, XMLDataset):
 
     def load_data_list(self) -> list[dict]:
         """Check and load the data, without the images that can't be used."""
-        read_list(self.ann_file, self.backend_args)
+        read_list(self.ann_file, self.backend_args)  # refuses an empty list
         self._found: list[Problem] = []
         loaded: dict[str, dict] = {}
         for info in filter(None, super().load_data_list()):

@@ -107,7 +107,11 @@ class DeployableDetector(nn.Module):
         )
         # Tracing takes shapes of what a head has reshaped for constants.
         batch = features.shape[0]
-        scores = self._scores(batch, logits)
+        if isinstance(head, ConsistentMixin):
+            [logits] = head.merge_scores([logits])
+        logits = _rows(batch, logits, head.cls_out_channels)
+        is_sigmoid = head.use_sigmoid_cls
+        scores = logits.sigmoid() if is_sigmoid else logits.softmax(dim=-1)[..., :-1]
         rows = _rows(batch, deltas, coder.encode_size)
         if self.nms:
             # Padding with rows that are no candidates lets top-k take a fixed number.
@@ -132,16 +136,6 @@ class DeployableDetector(nn.Module):
             return boxes, scores
         rejected = best <= self.test_cfg.get('score_thr', 0)
         return boxes, scores[..., 0].masked_fill(rejected, -1.0), index % classes
-
-    def _scores(self, batch: int, logits: Tensor) -> Tensor:
-        """Return the scores of the classes, (N, K, C)."""
-        head = self.head
-        if isinstance(head, ConsistentMixin):
-            [logits] = head.merge_scores([logits])
-        rows = _rows(batch, logits, head.cls_out_channels)
-        if head.use_sigmoid_cls:
-            return rows.sigmoid()
-        return rows.softmax(dim=-1)[..., :-1]
 
 
 def _rows(batch: int, x: Tensor, depth: int) -> Tensor:

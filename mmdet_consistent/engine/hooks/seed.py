@@ -45,7 +45,7 @@ class SeedHook(Hook):
         seed_all(*place)
         loader = loop.dataloader
         if getattr(loader, 'num_workers', 0) > 0:
-            loader.worker_init_fn = partial(_seed_worker, place=place)
+            loader.worker_init_fn = partial(seed_all, *place)  # and the worker's id
             # Persistent workers would continue the last epoch's streams, which a
             # resumed run does not have: let the loader start new ones.
             loader._iterator = None
@@ -62,10 +62,6 @@ def seed_all(*place: int) -> None:
     random.seed(int(words[0]))
     np.random.seed(words[1])
     torch.manual_seed((int(words[2]) << 32) | int(words[3]))
-
-
-def _seed_worker(worker_id: int, place: tuple[int, ...]) -> None:
-    seed_all(*place, worker_id)
 
 
 class _SeededIterator(Iterator):
