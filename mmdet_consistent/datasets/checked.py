@@ -31,8 +31,7 @@ class CheckedMixin(BaseDetDataset):
             ``full`` (decodes every image). An image that fails to load later on
             is named in any case.
         max_pixels: Largest number of pixels that an image may have.
-        args: Arguments of the data set.
-        kwargs: Arguments of the data set.
+        *args, **kwargs: Arguments of the data set.
 
     Attributes:
         problems: Problems found so far.

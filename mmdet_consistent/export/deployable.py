@@ -32,15 +32,10 @@ class DeployableDetector(nn.Module):
         super().__init__()
         self.detector = detector.eval()
         self.head: Any = detector.bbox_head
+        self.preprocessor: Any = detector.data_preprocessor
         self.nms = nms
         self.test_cfg = self.head.test_cfg
         _refuse(detector, nms)
-        preprocessor = detector.data_preprocessor
-        self.divisor = preprocessor.pad_size_divisor
-        self.pad_value = float(preprocessor.pad_value)
-        self.is_bgr = not preprocessor._channel_conversion
-        self.mean = getattr(preprocessor, 'mean', torch.tensor(0.0)).float()
-        self.std = getattr(preprocessor, 'std', torch.tensor(1.0)).float()
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """Detect objects in a batch of images.
@@ -74,19 +69,20 @@ class DeployableDetector(nn.Module):
 
     def _preprocess(self, images: Tensor, sizes: Tensor) -> Tensor:
         """Normalise and pad as the detector does; return (N, 3, H', W')."""
+        options, pad_value = self.preprocessor, float(self.preprocessor.pad_value)
         x = images.permute(0, 3, 1, 2).float()
-        if self.is_bgr:
+        if not options._channel_conversion:  # the detector expects BGR
             x = x.flip(1)
-        x = (x - self.mean) / self.std
+        x = (x - getattr(options, 'mean', 0.0)) / getattr(options, 'std', 1.0)
         height, width = x.shape[-2:]
         rows = torch.arange(height, device=x.device)[None, :] < sizes[:, :1]
         columns = torch.arange(width, device=x.device)[None, :] < sizes[:, 1:]
         inside = rows[:, None, :, None] & columns[:, None, None, :]
         # (Not torch.where: torch 2.0 exports it with a double for a number.)
-        x = x.masked_fill(~inside, self.pad_value)
-        if self.divisor > 1:
-            down, right = (-height) % self.divisor, (-width) % self.divisor
-            x = F.pad(x, (0, right, 0, down), value=self.pad_value)
+        x = x.masked_fill(~inside, pad_value)
+        divisor = options.pad_size_divisor
+        if divisor > 1:
+            x = F.pad(x, (0, -width % divisor, 0, -height % divisor), value=pad_value)
         return x
 
     def _level(
