@@ -69,18 +69,18 @@ class DeployableDetector(nn.Module):
 
     def _preprocess(self, images: Tensor, sizes: Tensor) -> Tensor:
         """Normalise and pad as the detector does; return (N, 3, H', W')."""
-        options, pad_value = self.preprocessor, float(self.preprocessor.pad_value)
+        preprocessor, pad_value = self.preprocessor, float(self.preprocessor.pad_value)
         x = images.permute(0, 3, 1, 2).float()
-        if not options._channel_conversion:  # the detector expects BGR
+        if not preprocessor._channel_conversion:  # the detector expects BGR
             x = x.flip(1)
-        x = (x - getattr(options, 'mean', 0.0)) / getattr(options, 'std', 1.0)
+        x = (x - getattr(preprocessor, 'mean', 0.0)) / getattr(preprocessor, 'std', 1.0)
         height, width = x.shape[-2:]
         rows = torch.arange(height, device=x.device)[None, :] < sizes[:, :1]
         columns = torch.arange(width, device=x.device)[None, :] < sizes[:, 1:]
         inside = rows[:, None, :, None] & columns[:, None, None, :]
         # (Not torch.where: torch 2.0 exports it with a double for a number.)
         x = x.masked_fill(~inside, pad_value)
-        divisor = options.pad_size_divisor
+        divisor = preprocessor.pad_size_divisor
         if divisor > 1:
             x = F.pad(x, (0, -width % divisor, 0, -height % divisor), value=pad_value)
         return x
@@ -166,6 +166,6 @@ def _refuse(detector: SingleStageDetector, nms: bool) -> None:
         if not holds:
             raise ConfigError(
                 f'model.test_cfg.{field} must be {rule} for an export with '
-                f'suppression, got {value!r}; change it with --cfg-options, or export '
+                f'suppression, got {value!r}; change it with --cfg-preprocessor, or export '
                 'without suppression: --no-nms'
             )
