@@ -41,9 +41,7 @@ def measure(model: Any, data_batch: dict[str, Any]) -> dict[str, float]:
     return _values(head, recorder.take(), batch['data_samples'])
 
 
-def _values(
-    head: Any, outputs: list[AnchorOutputs], samples: list
-) -> dict[str, float]:
+def _values(head: Any, outputs: list[AnchorOutputs], samples: list) -> dict[str, float]:
     """Average the counts over the images, and the other values over all anchors."""
     num_stages = len(outputs[0].boxes)
     counts = np.zeros(num_stages)
