@@ -173,66 +173,47 @@ class Scalar(NamedTuple):
 
     Attributes:
         value: Function that computes it.
-        words: Explanation.
         good: ``high``, ``low`` or empty.
         factor: Factor by which it is multiplied when shown.
         digits: Decimals shown.
     """
 
     value: Callable[[Summary], float]
-    words: str
     good: str = 'high'
     factor: float = 100
     digits: int = 1
 
 
-def _lrp(part: str) -> Callable[[Summary], float]:
-    return lambda summary: nanmean([getattr(lrp, part) for lrp in summary.lrp])
+def _lrp(part: str) -> Scalar:
+    return Scalar(lambda s: nanmean([getattr(lrp, part) for lrp in s.lrp]), 'low')
 
 
+# Their explanations are in page.html.
 SCALARS = {
-    'AP': Scalar(lambda s: s.coco.mean(), 'COCO, IoU 0.50 to 0.95'),
-    'AP50': Scalar(lambda s: s.coco.mean(0.5), 'at IoU 0.50'),
-    'AP75': Scalar(lambda s: s.coco.mean(0.75), 'at IoU 0.75'),
-    'AP90': Scalar(lambda s: s.coco.mean(0.9), 'at IoU 0.90'),
-    'APs': Scalar(lambda s: s.coco.mean(size='small'), 'small objects'),
-    'APm': Scalar(lambda s: s.coco.mean(size='medium'), 'medium objects'),
-    'APl': Scalar(lambda s: s.coco.mean(size='large'), 'large objects'),
+    'AP': Scalar(lambda s: s.coco.mean()),
+    'AP50': Scalar(lambda s: s.coco.mean(0.5)),
+    'AP75': Scalar(lambda s: s.coco.mean(0.75)),
+    'AP90': Scalar(lambda s: s.coco.mean(0.9)),
+    'APs': Scalar(lambda s: s.coco.mean(size='small')),
+    'APm': Scalar(lambda s: s.coco.mean(size='medium')),
+    'APl': Scalar(lambda s: s.coco.mean(size='large')),
     'rank correlation, IoU >= 0.5': Scalar(
-        lambda s: rank_correlation(s.matched, 0.5),
-        'Spearman’s, of score and IoU among the detections on an object',
-        factor=1,
-        digits=3,
+        lambda s: rank_correlation(s.matched, 0.5), factor=1, digits=3
     ),
     'rank correlation, all': Scalar(
-        lambda s: rank_correlation(s.matched), 'among all detections', 'high', 1, 3
+        lambda s: rank_correlation(s.matched), factor=1, digits=3
     ),
-    'LaECE': Scalar(
-        lambda s: measures.laece(s.matched),
-        'localisation-aware calibration error, per cent',
-        'low',
-    ),
-    'oLRP': Scalar(_lrp('lrp'), 'optimal localisation-recall-precision error', 'low'),
-    'oLRP localisation': Scalar(
-        _lrp('localisation'), '1 − IoU of true positives at its threshold', 'low'
-    ),
-    'oLRP false positive': Scalar(
-        _lrp('false_positive'), '1 − precision at its threshold', 'low'
-    ),
-    'oLRP false negative': Scalar(
-        _lrp('false_negative'), '1 − recall at its threshold', 'low'
-    ),
+    'LaECE': Scalar(lambda s: measures.laece(s.matched), 'low'),
+    'oLRP': _lrp('lrp'),
+    'oLRP localisation': _lrp('localisation'),
+    'oLRP false positive': _lrp('false_positive'),
+    'oLRP false negative': _lrp('false_negative'),
 }
 ANCHOR_SCALARS = {
     'anchors that change object': Scalar(
-        lambda s: changed_object(s.model.anchors),
-        'per cent of those at IoU 0.5 or more with an object',
-        'low',
-        digits=2,
+        lambda s: changed_object(s.model.anchors), 'low', digits=2
     ),
     'objects losing IoU >= 0.1 to ranking': Scalar(
-        lambda s: losing_objects(s.model.objects),
-        'per cent whose best box NMS suppresses in favour of a worse one',
-        'low',
+        lambda s: losing_objects(s.model.objects), 'low'
     ),
 }

@@ -10,8 +10,7 @@ from .coco_eval import SIZES
 from .measures import nanmean
 from .summary import ANCHOR_SCALARS, SCALARS, Scalar, Summary
 
-PER_MODEL = 4  # columns
-PLAIN = Scalar(lambda _: np.nan, '', '', 1)  # a number without explanation
+PLAIN = Scalar(lambda _: np.nan, good='', factor=1)  # a number of anchors
 SIZE_NAMES = ('all', 'small, under 32² px', 'medium, to 96² px', 'large, over 96² px')
 
 

@@ -21,14 +21,6 @@ from .measures import average_precision, nanmean
 BACKGROUND_IOU = 0.1  # a detection below this IoU is on no object
 # In the order in which a detection is tested for them; the names are TIDE's.
 ERRORS = ('Cls', 'Loc', 'Both', 'Dupe', 'Bkg', 'Miss')
-MEANING = {
-    'Cls': 'wrong class, box good enough',
-    'Loc': 'right class, box inexact (IoU 0.1 to 0.5)',
-    'Both': 'wrong class and inexact box',
-    'Dupe': 'duplicate of an object found already',
-    'Bkg': 'on background',
-    'Miss': 'object not found, and no detection whose correction would find it',
-}
 
 
 class Tide(NamedTuple):
