@@ -77,21 +77,14 @@ class Chart(NamedTuple):
         """Return header and rows of the numbers; of a density map, sums by quarters."""
         if self.kind == 'density':
             grid = self.series[0].y
-            sums = [np.hsplit(rows, 4) for rows in np.vsplit(grid, 4)]
+            sums = grid.reshape(4, len(grid) // 4, 4, -1).sum(axis=(1, 3))
             edges = [f'{i / 4:.2f}–{(i + 1) / 4:.2f}' for i in range(4)]
-            header = [f'{self.xlabel} ↓  {self.ylabel} →', *edges]
-            return header, [
-                [edge, *[number(part.sum(), 0) for part in row]]
-                for edge, row in zip(edges, sums)
-            ]
-        rows = [
-            [
-                x if isinstance(x, str) else f'{x:.3f}',
-                *[number(series.y[i], self.digits) for series in self.series],
-            ]
-            for i, x in enumerate(self.series[0].x)
-        ]
-        return [self.xlabel, *[series.name for series in self.series]], rows
+            rows = [[e, *[number(v, 0) for v in row]] for e, row in zip(edges, sums)]
+            return [f'{self.xlabel} ↓  {self.ylabel} →', *edges], rows
+        columns = [[x if isinstance(x, str) else f'{x:.3f}' for x in self.series[0].x]]
+        columns += [[number(y, self.digits) for y in s.y] for s in self.series]
+        header = [self.xlabel, *[series.name for series in self.series]]
+        return header, [list(row) for row in zip(*columns)]
 
     def alt(self) -> str:
         """Describe the chart in words: start, end and peak of each series."""

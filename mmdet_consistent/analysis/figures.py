@@ -1,12 +1,13 @@
 """The charts of an analysis: the paper's figures, and more."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .charts import Chart, Series
 from .collect import COUNT_BINS
-from .measures import bin_index
+from .measures import Binned, bin_index, reliability
 from .summary import Summary, positives, stage_name
 
 DENSITY_BINS = 40
@@ -67,6 +68,11 @@ def _binned(key: str, lines: list[tuple], part: str = 'mean', **options: Any) ->
     return _chart(key, series, **options)
 
 
+def _lines(summaries: list[Summary], bins: Sequence[Binned]) -> list[tuple]:
+    """Return one line per model."""
+    return [(i, s.model.name, b, 0) for i, (s, b) in enumerate(zip(summaries, bins))]
+
+
 def _bars(
     key: str, summaries: list[Summary], values: list[dict[str, float]], digits: int = 1
 ) -> Chart:
@@ -97,7 +103,7 @@ def accuracy(summaries: list[Summary]) -> list[Chart]:
 
 def score_and_localisation(summaries: list[Summary]) -> list[Chart]:
     """Score by output IoU, and output IoU by input IoU (Figure 5)."""
-    scores = [(i, s.model.name, s.score_of_iou, 0) for i, s in enumerate(summaries)]
+    scores = _lines(summaries, [s.score_of_iou for s in summaries])
     charts = [
         _binned('score-mean', scores, **UNIT),
         _binned('score-spread', scores, 'std', **UNIT),
@@ -153,8 +159,8 @@ def _density(i: int, summary: Summary, step: int) -> Chart:
 
 def calibration(summaries: list[Summary]) -> list[Chart]:
     """Reliability diagrams, of precision and of precision × IoU."""
-    models = [(i, s.model.name, s.calibration) for i, s in enumerate(summaries)]
+    _, precision, quality = zip(*(reliability(s.matched) for s in summaries))
     return [
-        _binned(key, [(i, name, bins[part], 0) for i, name, bins in models], **SQUARE)
-        for part, key in enumerate(('reliability', 'reliability-iou'), start=1)
+        _binned('reliability', _lines(summaries, precision), **SQUARE),
+        _binned('reliability-iou', _lines(summaries, quality), **SQUARE),
     ]

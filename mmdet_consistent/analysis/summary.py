@@ -84,11 +84,6 @@ class Summary:
         return measures.lrp_by_class(self.matched)
 
     @cached_property
-    def calibration(self) -> tuple[Binned, Binned, Binned]:
-        """Score, precision and IoU by score; see :func:`measures.reliability`."""
-        return measures.reliability(self.matched)
-
-    @cached_property
     def score_of_iou(self) -> Binned:
         """Score of anchors, or else of detections, by their IoU (Figure 5a, b)."""
         anchors = self.model.anchors
