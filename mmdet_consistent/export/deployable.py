@@ -166,6 +166,6 @@ def _refuse(detector: SingleStageDetector, nms: bool) -> None:
         if not holds:
             raise ConfigError(
                 f'model.test_cfg.{field} must be {rule} for an export with '
-                f'suppression, got {value!r}; change it with --cfg-preprocessor, or export '
+                f'suppression, got {value!r}; change it with --cfg-options, or export '
                 'without suppression: --no-nms'
             )
