@@ -18,12 +18,10 @@ from pathlib import Path
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
-from mmdet_consistent.datasets.check import (
-    check_coco_set,
-    check_dataset_config,
-    check_voc_set,
-)
+from mmdet_consistent.datasets.check import check_dataset_config
+from mmdet_consistent.datasets.check_coco import check_coco_set
 from mmdet_consistent.datasets.check_image import LEVELS, MAX_PIXELS
+from mmdet_consistent.datasets.check_voc import check_voc_set
 from mmdet_consistent.datasets.problems import KEPT, DataError, Problem, summary
 from mmdet_consistent.utils import atomic
 

@@ -17,8 +17,12 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from mmdet_consistent.engine import make_safe
-from mmdet_consistent.engine.launch import friendly_errors, load_config, tested_dataset
-from mmdet_consistent.engine.safeguards import add_hooks, add_import
+from mmdet_consistent.engine.launch import (
+    add_hooks,
+    friendly_errors,
+    load_config,
+    tested_dataset,
+)
 from mmdet_consistent.utils.atomic import write
 from mmdet_consistent.utils.errors import ConfigError
 from mmdet_consistent.utils.tables import markdown_table
@@ -127,7 +131,6 @@ def compare(args: argparse.Namespace) -> str:
     for name, (path, checkpoint) in zip(args.names, args.pairs):
         cfg = load_config(path, args.cfg_options, work_dir=f'{args.work_dir}/{name}')
         cfg.load_from = checkpoint
-        add_import(cfg)
         add_hooks(cfg, 'ConfigCheckHook')
         configs[name] = cfg
     tested = {name: test_file(cfg) for name, cfg in configs.items()}

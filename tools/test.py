@@ -14,8 +14,12 @@ from mmengine.config import ConfigDict, DictAction
 from mmengine.runner import Runner
 
 from mmdet_consistent.engine import make_safe
-from mmdet_consistent.engine.launch import friendly_errors, load_config, tested_dataset
-from mmdet_consistent.engine.safeguards import add_hooks, add_import
+from mmdet_consistent.engine.launch import (
+    add_hooks,
+    friendly_errors,
+    load_config,
+    tested_dataset,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -84,7 +88,6 @@ def test() -> None:
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
     cfg.load_from = args.checkpoint
-    add_import(cfg)
     add_hooks(cfg, 'ConfigCheckHook')
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)

@@ -15,8 +15,11 @@ from mmengine.config import DictAction
 from mmengine.runner import Runner
 
 from mmdet_consistent.engine import make_safe
-from mmdet_consistent.engine.launch import friendly_errors, load_config
-from mmdet_consistent.engine.safeguards import add_safeguards
+from mmdet_consistent.engine.launch import (
+    add_safeguards,
+    friendly_errors,
+    load_config,
+)
 
 
 def parse_args() -> argparse.Namespace:

@@ -70,10 +70,9 @@ class AnnotatedSet:
         self.image_root = image_root
         self._number_of: dict[Any, int] = {}
         self._annotations: dict[Any, list[dict]] = {}
-        for annotation in coco['annotations']:
-            if annotation['category_id'] in self.label_of:
-                of_image = self._annotations.setdefault(annotation['image_id'], [])
-                of_image.append(annotation)
+        for item in coco['annotations']:
+            if item['category_id'] in self.label_of:
+                self._annotations.setdefault(item['image_id'], []).append(item)
 
     @classmethod
     def from_file(cls, path: Union[str, Path], **kwargs: Any) -> 'AnnotatedSet':
@@ -91,19 +90,19 @@ class AnnotatedSet:
         mmdet's ``CocoMetric`` uses. Annotations of any other dataset are converted.
         """
         classes = dataset.metainfo['classes']
-        prefix = getattr(dataset, 'data_prefix', {}) or {}
-        root = Path(prefix.get('img') or prefix.get('img_path') or '.')
-        ann_file = str(getattr(dataset, 'ann_file', ''))
-        if hasattr(dataset, 'cat_ids') and ann_file.endswith('.json'):
-            return cls.from_file(ann_file, classes=classes, image_root=root)
-        infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-        images, annotations = [], []
-        for number, info in enumerate(infos):
+        if hasattr(dataset, 'cat_ids'):  # mmdet's CocoDataset and its like
+            folders = dataset.data_prefix
+            root = Path(folders.get('img') or folders.get('img_path') or '.')
+            return cls.from_file(dataset.ann_file, classes=classes, image_root=root)
+        images, annotations, number_of = [], [], {}
+        for number in range(len(dataset)):
+            info = dataset.get_data_info(number)
+            number_of[info['img_id']] = number
             path = str(Path(info['img_path']).absolute())
             size = dict(width=info['width'], height=info['height'])
             images.append(dict(id=number, file_name=path, **size))
             for instance in info['instances']:
-                x1, y1, x2, y2 = (float(v) for v in instance['bbox'])
+                x1, y1, x2, y2 = map(float, instance['bbox'])
                 annotations.append(
                     dict(
                         image_id=number,
@@ -115,7 +114,7 @@ class AnnotatedSet:
         categories = [dict(id=i, name=name) for i, name in enumerate(classes)]
         coco = dict(images=images, annotations=annotations, categories=categories)
         truth = cls(coco, classes=classes)
-        truth._number_of = {info['img_id']: i for i, info in enumerate(infos)}
+        truth._number_of = number_of
         return truth
 
     def image_id(self, img_id: Any) -> int:
@@ -133,31 +132,24 @@ class AnnotatedSet:
 
     def num_objects(self, image_ids: Sequence) -> NDArray:
         """Return the number of objects of each class (C,) int64, crowds excluded."""
-        counts = np.zeros(len(self.classes), dtype=np.int64)
-        for image_id in image_ids:
-            objects = self.of_image(image_id)
-            np.add.at(counts, objects.labels[~objects.crowd], 1)
-        return counts
+        images = map(self.of_image, image_ids)
+        labels = [label for image in images for label in image.labels[~image.crowd]]
+        return np.bincount(np.array(labels, np.int64), minlength=len(self.classes))
 
     def to_coco(self, image_ids: Sequence) -> dict:
         """Return a COCO dictionary of some images and the detector's classes."""
         annotations: list[dict] = []
         for image_id in image_ids:
-            for annotation in self._annotations.get(image_id, []):
-                area = annotation['bbox'][2] * annotation['bbox'][3]
-                default = dict(id=len(annotations) + 1, area=area, iscrowd=0)
-                annotations.append({**default, **annotation})
+            for item in self._annotations.get(image_id, []):
+                area = item['bbox'][2] * item['bbox'][3]
+                number = len(annotations) + 1
+                annotations.append({'id': number, 'area': area, 'iscrowd': 0, **item})
+        categories = [dict(id=i, name=n) for i, n in zip(self.cat_ids, self.classes)]
+        images = [self.images[image_id] for image_id in image_ids]
         return dict(
-            info={},
-            images=[self.images[image_id] for image_id in image_ids],
-            annotations=annotations,
-            categories=[
-                dict(id=cat_id, name=name)
-                for cat_id, name in zip(self.cat_ids, self.classes)
-            ],
+            info={}, images=images, annotations=annotations, categories=categories
         )
 
     def image_path(self, image_id: Any) -> Path:
         """Return the path of an image file."""
-        path = Path(self.images[image_id]['file_name'])
-        return path if path.is_absolute() else (self.image_root or Path()) / path
+        return (self.image_root or Path()) / self.images[image_id]['file_name']

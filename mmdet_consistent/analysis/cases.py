@@ -25,13 +25,11 @@ class Case(NamedTuple):
         model: Index of the model.
         image_id: Image of the object.
         gt: Index among the image's countable objects.
-        loss: IoU of the best box minus that of the winner.
     """
 
     model: int
     image_id: int
     gt: int
-    loss: float
 
 
 def worst_cases(objects: Table, model: int, count: int) -> list[Case]:
@@ -44,15 +42,12 @@ def worst_cases(objects: Table, model: int, count: int) -> list[Case]:
     """
     if not objects:
         return []
-    cases: dict[int, Case] = {}
-    for row in np.argsort(-np.nan_to_num(objects['loss'], nan=-1), kind='stable'):
-        image_id, gt, loss = (
-            objects[n][row].item() for n in ('image_id', 'gt', 'loss')
-        )
-        if len(cases) == count or not loss > 0:
-            break
-        cases.setdefault(image_id, Case(model, image_id, gt, loss))
-    return list(cases.values())
+    loss, image_id, gt = (objects[name] for name in ('loss', 'image_id', 'gt'))
+    order = np.argsort(-loss, kind='stable')
+    order = order[loss[order] > 0]  # without NaN
+    first = np.sort(np.unique(image_id[order], return_index=True)[1])
+    rows = order[first[:count]]
+    return [Case(model, image_id[row].item(), gt[row].item()) for row in rows]
 
 
 class Panel(NamedTuple):
@@ -62,52 +57,49 @@ class Panel(NamedTuple):
         model: Index of the model.
         title: Heading.
         row: The model's row of the table of objects.
-        boxes: Boxes to draw besides the object: ``win`` and ``best`` to the prefix of
-            their columns; empty if no box competes for the object.
+        prior: Show the anchors of both boxes, not the boxes themselves.
     """
 
     model: int
     title: str
     row: dict
-    boxes: dict[str, str]
+    prior: bool = False
 
     def drawn(self) -> list[tuple[str, list[float]]]:
         """Return kind (``gt``, ``win`` or ``best``) and xyxy of each box to draw."""
-        prefixes = {'gt': 'gt', **self.boxes}
+        prefixes = dict(gt='gt_')
+        if not np.isnan(self.row['loss']):
+            end = '_prior_' if self.prior else '_'
+            prefixes.update(win=f'win{end}', best=f'best{end}')
         return [
-            (who, [float(self.row[f'{prefix}_{corner}']) for corner in CORNERS])
+            (who, [float(self.row[f'{prefix}{corner}']) for corner in CORNERS])
             for who, prefix in prefixes.items()
         ]
 
     def legend(self) -> list[tuple[str, str]]:
-        """Return ``win`` or ``best``, and the words, of each box."""
-        lines = []
-        for who, prefix in self.boxes.items():
-            words = dict(win='wins', best='best box')[who]
-            score = f', score {self.row[f"{who}_score"]:.2f}'
-            if prefix.endswith('_prior'):
-                score = ''
-            elif who == 'best' and not self.row['loss'] > 0:
-                words, score = 'is also the best box', ''
-            elif who == 'best':
-                words = 'best box, suppressed'
-            lines.append((who, f'{words}: IoU {self.row[f"{prefix}_iou"]:.2f}{score}'))
-        return lines
+        """Return ``win`` and ``best`` and their words; nothing if no box competes."""
+        if np.isnan(self.row['loss']):
+            return []
+        win = 'wins: IoU {win_iou:.2f}, score {win_score:.2f}'
+        best = 'best box, suppressed: IoU {best_iou:.2f}, score {best_score:.2f}'
+        if self.prior:
+            win = 'wins: IoU {win_prior_iou:.2f}'
+            best = 'best box: IoU {best_prior_iou:.2f}'
+        elif not self.row['loss'] > 0:
+            best = 'is also the best box: IoU {best_iou:.2f}'
+        return [('win', win.format_map(self.row)), ('best', best.format_map(self.row))]
 
 
 def panels_of(case: Case, summaries: list[Summary]) -> list[Panel]:
     """Return the pictures: the model's anchors, its boxes, other models' boxes."""
     panels = []
-    order = [case.model, *(i for i in range(len(summaries)) if i != case.model)]
-    for i in order:
+    for i in sorted(range(len(summaries)), key=lambda i: i != case.model):
         model = summaries[i].model
         row = _row(model.objects, case)
         if i == case.model:
-            priors = dict(win='win_prior', best='best_prior')
-            panels.append(Panel(i, f'{model.name}: anchors', row, priors))
+            panels.append(Panel(i, f'{model.name}: anchors', row, prior=True))
         if row:
-            boxes = {} if np.isnan(row['loss']) else dict(win='win', best='best')
-            panels.append(Panel(i, f'{model.name}: boxes', row, boxes))
+            panels.append(Panel(i, f'{model.name}: boxes', row))
     return panels
 
 
@@ -124,7 +116,7 @@ def window_of(panels: list[Panel], shape: tuple) -> tuple[int, int, int, int]:
     boxes = [box for panel in panels for _, box in panel.drawn()]
     low, high = np.min(boxes, axis=0)[:2], np.max(boxes, axis=0)[2:]
     margin = 0.12 * (high - low).max() + 4
-    size = np.array([shape[1], shape[0]])
+    size = np.array(shape[1::-1])
     low = np.clip(np.floor(low - margin), 0, size - 2).astype(int)
     high = np.clip(np.ceil(high + margin), low + 2, size).astype(int)
     return (*low.tolist(), *high.tolist())
@@ -146,13 +138,14 @@ def drawn_cases(summaries: list[Summary], count: int) -> list[dict]:
                 continue
             panels = panels_of(case, summaries)
             window = window_of(panels, image.shape)
-            label = summary.truth.classes[int(panels[0].row['label'])]
-            loss = f'{summary.model.name} loses {case.loss:.2f} IoU'
+            row = panels[0].row
+            title = f'{summary.truth.classes[int(row["label"])]} in {path.name}: '
+            title += f'{summary.model.name} loses {row["loss"]:.2f} IoU'
             objects = summary.truth.of_image(case.image_id).countable()
             drawn.append(
                 dict(
                     model=i,
-                    title=f'{label} in {path.name}: {loss}',
+                    title=title,
                     window=window,
                     picture=_jpeg(image, window),
                     others=objects.boxes.tolist(),

@@ -7,9 +7,9 @@ the text for readers who cannot see it all come from the same values.
 import io
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,28 +54,22 @@ class Chart(NamedTuple):
     Attributes:
         key: File name, and anchor in the page.
         title: Heading.
-        caption: What the chart shows and how it was computed.
         xlabel: Label of the horizontal axis.
         ylabel: Label of the vertical axis.
         series: The data.
         kind: ``line``, ``bar`` or ``density`` (of one series).
-        xlim: Limits of the horizontal axis.
-        ylim: Limits of the vertical axis.
-        log: Use a logarithmic vertical axis.
+        axes: Limits and scales, as for matplotlib's ``Axes.set``.
         diagonal: Draw y = x.
         digits: Decimals in the table.
     """
 
     key: str
     title: str
-    caption: str
     xlabel: str
     ylabel: str
     series: list[Series]
     kind: str = 'line'
-    xlim: Optional[tuple[float, float]] = None
-    ylim: Optional[tuple[float, Optional[float]]] = None
-    log: bool = False
+    axes: Mapping[str, Any] = {}
     diagonal: bool = False
     digits: int = 3
 
@@ -83,28 +77,14 @@ class Chart(NamedTuple):
         """Return header and rows of the numbers; of a density map, sums by quarters."""
         if self.kind == 'density':
             grid = self.series[0].y
-            sums = [np.hsplit(rows, 4) for rows in np.vsplit(grid, 4)]
+            sums = grid.reshape(4, len(grid) // 4, 4, -1).sum(axis=(1, 3))
             edges = [f'{i / 4:.2f}–{(i + 1) / 4:.2f}' for i in range(4)]
-            header = [f'{self.xlabel} ↓  {self.ylabel} →', *edges]
-            return header, [
-                [edge, *[number(part.sum(), 0) for part in row]]
-                for edge, row in zip(edges, sums)
-            ]
-        rows = [
-            [
-                x if isinstance(x, str) else f'{x:.3f}',
-                *[number(series.y[i], self.digits) for series in self.series],
-            ]
-            for i, x in enumerate(self.series[0].x)
-        ]
-        return [self.xlabel, *[series.name for series in self.series]], rows
-
-    @property
-    def models(self) -> list[Optional[int]]:
-        """Index of the model of each column of the table, if it belongs to one."""
-        if self.kind == 'density':
-            return [None] * 5
-        return [None, *[series.model for series in self.series]]
+            rows = [[e, *[number(v, 0) for v in row]] for e, row in zip(edges, sums)]
+            return [f'{self.xlabel} ↓  {self.ylabel} →', *edges], rows
+        columns = [[x if isinstance(x, str) else f'{x:.3f}' for x in self.series[0].x]]
+        columns += [[number(y, self.digits) for y in s.y] for s in self.series]
+        header = [self.xlabel, *[series.name for series in self.series]]
+        return header, [list(row) for row in zip(*columns)]
 
     def alt(self) -> str:
         """Describe the chart in words: start, end and peak of each series."""
@@ -144,12 +124,7 @@ def draw(chart: Chart) -> Any:
         axis.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (2, 2)), zorder=1)
     axis.set_xlabel(chart.xlabel, color=INK)
     axis.set_ylabel(chart.ylabel, color=INK)
-    if chart.xlim:
-        axis.set_xlim(*chart.xlim)
-    if chart.ylim:
-        axis.set_ylim(*chart.ylim)
-    if chart.log:
-        axis.set_yscale('log')
+    axis.set(**chart.axes)
     axis.tick_params(colors=MUTED, labelcolor=INK)
     axis.grid(visible=True, color=GRID, lw=0.6)
     axis.xaxis.grid(visible=chart.kind != 'bar')
@@ -216,15 +191,13 @@ def _bars(axis: Any, chart: Chart) -> None:
 
 
 def _density(axis: Any, chart: Chart) -> None:
-    from matplotlib.colors import to_rgb
+    from matplotlib.colors import to_rgba
 
     grid = np.log1p(chart.series[0].y).T
-    image = np.empty((*grid.shape, 4))
-    image[..., :3] = to_rgb(_colour(chart.series[0]))
+    image = np.full((*grid.shape, 4), to_rgba(_colour(chart.series[0])))
     image[..., 3] = grid / max(grid.max(), 1e-12)
-    extent = (0, 1, 0, 1)
     axis.imshow(
-        image, origin='lower', extent=extent, aspect='auto', interpolation='none'
+        image, origin='lower', extent=(0, 1, 0, 1), aspect='auto', interpolation='none'
     )
 
 

@@ -7,8 +7,7 @@ Tables (see :mod:`columns`) and one count:
 ``anchors``     a weighted sample of anchors: ``image_id``, ``anchor``, ``weight``,
                 ``score``, ``label``, and per stage k the IoU ``iou_k`` with the
                 nearest ground truth and its index ``gt_k``; stage 0 is the prior.
-``objects``     one row per ground truth: the box that wins it at NMS and the best box
-                that the winner suppresses, each with prior anchor, score and IoU.
+``objects``     one row per ground truth; see :func:`object_rows`.
 ``counts``      exact number of anchors by IoU, (stages, ``COUNT_BINS``) per image.
 """
 
@@ -27,6 +26,7 @@ from .recorder import AnchorOutputs, nearest
 COUNT_BINS = 100
 NEAR_IOU = 0.1  # anchors that come this close to an object are sampled separately
 TOUCH_IOU = 0.3  # a box that overlaps an object this much competes for it
+DUEL = ('score', 'iou', 'prior_iou', *CORNERS, *(f'prior_{name}' for name in CORNERS))
 
 
 def detection_rows(image_id: int, instances: InstanceData) -> Table:
@@ -76,18 +76,17 @@ def anchor_rows(
         picks.append(chosen)
         weights.append(np.full(len(chosen), len(members) / max(len(chosen), 1)))
     rows = np.concatenate(picks)
-    keep = torch.from_numpy(rows).to(outputs.scores.device)
-    score, label = outputs.scores[keep].max(dim=1)
+    score, label = outputs.scores[rows].max(dim=1)
     table: Table = dict(
         image_id=np.full(len(rows), image_id, dtype=np.int64),
         anchor=rows.astype(np.int32),
         weight=np.concatenate(weights).astype(np.float32),
-        score=_array(score, np.float32),
+        score=_array(score),
         label=_array(label, np.int32),
     )
     for stage, (iou, index) in enumerate(ious):
-        table[f'iou_{stage}'] = _array(iou[keep], np.float32)
-        table[f'gt_{stage}'] = _array(index[keep], np.int32)
+        table[f'iou_{stage}'] = _array(iou[rows])
+        table[f'gt_{stage}'] = _array(index[rows], np.int32)
     return table
 
 
@@ -103,52 +102,44 @@ def object_rows(
     ``loss`` is the IoU lost in this way. All are NaN for an object without competitor.
     """
     num = len(truth.boxes)
-    columns = ['loss']
-    for who in ('win', 'best'):
-        columns += [f'{who}_{n}' for n in ('score', 'iou', 'prior_iou')]
-        columns += [f'{who}_{c}' for c in CORNERS]
-        columns += [f'{who}_prior_{c}' for c in CORNERS]
-    duels: Table = {name: np.full(num, np.nan, dtype=np.float32) for name in columns}
-    gt_bboxes = torch.from_numpy(truth.boxes).to(outputs.boxes[0])
+    scores, last = outputs.scores, outputs.boxes[-1]
+    gt_bboxes = torch.from_numpy(truth.boxes).to(last)
+    duels = torch.full((2, num), -1, device=last.device)  # winner and best, as anchors
     for label in np.unique(truth.labels).tolist():
         own = np.flatnonzero(truth.labels == label)
-        alive = (outputs.scores[:, label] >= score_thr).nonzero().squeeze(1)
-        iou, index = nearest(outputs.boxes[-1][alive], gt_bboxes[own])
-        index = index.masked_fill(iou < TOUCH_IOU, -1)
+        alive = (scores[:, label] >= score_thr).nonzero().squeeze(1)
+        iou, index = nearest(last[alive], gt_bboxes[own])
         for local, row in enumerate(own):
-            rivals = index == local
-            if rivals.any():
-                args = (label, alive[rivals], iou[rivals], gt_bboxes[row])
-                for name, value in _duel(outputs, *args).items():
-                    duels[name][row] = value
+            near = (index == local) & (iou >= TOUCH_IOU)
+            if near.any():
+                rivals = alive[near]
+                win = rivals[scores[rivals, label].argmax()]
+                overlap = bbox_overlaps(last[rivals], last[win][None])[:, 0]
+                beaten = (overlap > outputs.nms_iou) | (rivals == win)
+                best = rivals[iou[near].masked_fill(~beaten, -1).argmax()]
+                duels[:, row] = torch.stack([win, best])
+    columns: Table = {}
+    for who, rows in zip(('win', 'best'), duels):
+        boxes, priors = last[rows], outputs.boxes[0][rows]
+        values = torch.stack(
+            [
+                scores[rows, torch.from_numpy(truth.labels).long()],
+                bbox_overlaps(boxes, gt_bboxes, is_aligned=True),
+                bbox_overlaps(priors, gt_bboxes, is_aligned=True),
+                *boxes.T,
+                *priors.T,
+            ]
+        )
+        values = values.masked_fill(rows < 0, np.nan)
+        columns.update(zip((f'{who}_{name}' for name in DUEL), _array(values)))
     return dict(
         image_id=np.full(num, image_id, dtype=np.int64),
         gt=np.arange(num, dtype=np.int32),
         label=truth.labels.astype(np.int32),
         **corner_columns(truth.boxes.astype(np.float32), 'gt_'),
-        **duels,
+        loss=columns['best_iou'] - columns['win_iou'],
+        **columns,
     )
-
-
-def _duel(
-    outputs: AnchorOutputs, label: int, rivals: Tensor, iou: Tensor, gt_bbox: Tensor
-) -> dict[str, float]:
-    """Describe the winner among rivals (R,), and the best box that it suppresses."""
-    scores = outputs.scores[rivals, label]
-    boxes, priors = outputs.boxes[-1][rivals], outputs.boxes[0][rivals]
-    win = int(scores.argmax())
-    suppressed = bbox_overlaps(boxes, boxes[win : win + 1])[:, 0] > outputs.nms_iou
-    suppressed[win] = True
-    best = int(iou.masked_fill(~suppressed, -1).argmax())
-    prior_iou = bbox_overlaps(priors, gt_bbox[None])[:, 0]
-    values = dict(loss=float(iou[best] - iou[win]))
-    for who, i in (('win', win), ('best', best)):
-        values[f'{who}_score'] = float(scores[i])
-        values[f'{who}_iou'] = float(iou[i])
-        values[f'{who}_prior_iou'] = float(prior_iou[i])
-        for name, value, prior in zip(CORNERS, boxes[i].tolist(), priors[i].tolist()):
-            values.update({f'{who}_{name}': value, f'{who}_prior_{name}': prior})
-    return values
 
 
 def _array(tensor: Tensor, dtype: type = np.float32) -> NDArray:

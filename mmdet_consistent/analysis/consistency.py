@@ -79,17 +79,13 @@ def assigner_of(head: Any, stage: int) -> Any:
     no later stages, ATSS assigns by more than boxes) it has the paper's thresholds:
     0.5/0.4 for the prior anchors, then 0.6/0.5, then 0.7/0.6.
     """
-    if stage == 0:
-        own = getattr(head, 'assigner', None)
-        if isinstance(own, MaxIoUAssigner):
-            return own
-        return SecondPassAssigner(pos_iou_thr=0.5, neg_iou_thr=0.4)
-    stages = getattr(head, 'stages', [])
-    if stage < len(stages) and isinstance(stages[stage].assigner, SecondPassAssigner):
-        return stages[stage].assigner
-    if stage == 1:
-        return SecondPassAssigner(pos_iou_thr=0.6, neg_iou_thr=0.5)
-    return SecondPassAssigner(pos_iou_thr=0.7, neg_iou_thr=0.6)
+    later = [stage.assigner for stage in getattr(head, 'stages', [])[1:]]
+    own = [getattr(head, 'assigner', None), *later]
+    kind = SecondPassAssigner if stage else MaxIoUAssigner
+    if stage < len(own) and isinstance(own[stage], kind):
+        return own[stage]
+    thresholds = ((0.5, 0.4), (0.6, 0.5), (0.7, 0.6))
+    return SecondPassAssigner(*thresholds[min(stage, 2)])
 
 
 def anchor_labels(assigner: Any, boxes: Tensor, truth: InstanceData) -> Tensor:

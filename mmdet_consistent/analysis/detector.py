@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,20 +62,6 @@ def build_model(cfg: Config, checkpoint: Path, device: str) -> Any:
     return model.to(device).eval()
 
 
-def fingerprint(cfg: Config, checkpoint: Path, **settings: Any) -> dict:
-    """Return all that a collection depends on, in plain JSON."""
-    stat = Path(checkpoint).stat()
-    values = dict(
-        model=cfg.get('model', {}).to_dict(),
-        dataset=cfg.test_dataloader.dataset.to_dict(),
-        checkpoint=str(checkpoint),
-        checkpoint_bytes=stat.st_size,
-        checkpoint_time=int(stat.st_mtime),
-        **settings,
-    )
-    return json.loads(json.dumps(values, default=str))
-
-
 def collect_detector(
     name: str,
     cfg: Config,
@@ -107,7 +92,16 @@ def collect_detector(
     dataset = build_dataset(cfg)
     truth = AnnotatedSet.from_dataset(dataset)
     total = min(len(dataset), limit or len(dataset))
-    made_from = fingerprint(cfg, checkpoint, images=total, num_anchors=num_anchors)
+    stat = Path(checkpoint).stat()
+    made_from: dict[str, Any] = dict(
+        model=cfg.model.to_dict(),
+        dataset=cfg.test_dataloader.dataset.to_dict(),
+        checkpoint=str(checkpoint),
+        checkpoint_bytes=stat.st_size,
+        checkpoint_time=int(stat.st_mtime),
+        images=total,
+        num_anchors=num_anchors,
+    )
     store = ShardStore(folder, made_from, fresh)
     done = len(store.image_ids())
     progress = dict(desc=name, unit='image', file=sys.stderr, ncols=78)
@@ -127,14 +121,12 @@ def collect_detector(
             collate_fn=pseudo_collate,
         )
         per_image = max(num_anchors // total, 100)
-        next_flush = done + shard_images
         for batch in loader:
             for image_id, tables in _run_batch(model, head, batch, truth, per_image):
                 store.add(image_id, tables)
                 bar.update()
-            if bar.n >= next_flush:
+            if len(store.pending) >= shard_images:
                 store.flush()
-                next_flush = bar.n + shard_images
         store.flush()
     return store, truth
 
@@ -149,18 +141,12 @@ def _run_batch(
     outputs = recorder.take() if recorder else []
     for index, sample in enumerate(samples):
         image_id = truth.image_id(sample.img_id)
-        tables = dict(
-            detections=collect.detection_rows(image_id, sample.pred_instances)
-        )
+        tables = {'detections': collect.detection_rows(image_id, sample.pred_instances)}
         if recorder:
             output, objects = outputs[index], truth.of_image(image_id).countable()
             ious = collect.anchor_ious(output, objects)
-            oracle = rescore_by_iou(
-                head,
-                output.candidates,
-                torch.from_numpy(objects.boxes).to(output.scores),
-                torch.from_numpy(objects.labels).to(output.scores.device),
-            )
+            boxes, labels = map(torch.from_numpy, objects[:2])
+            oracle = rescore_by_iou(head, output.candidates, boxes, labels)
             threshold = float(head.test_cfg.get('score_thr', 0))
             tables.update(
                 oracle=collect.detection_rows(image_id, oracle),

@@ -74,10 +74,8 @@ def greedy_match(iou: NDArray, threshold: float = MATCH_IOU) -> NDArray:
     """
     free = iou.copy()
     match = np.full(len(iou), -1)
-    if iou.shape[1] == 0:
-        return match
     # The other rows cannot match.
-    for row in (iou.max(axis=1) >= threshold).nonzero()[0]:
+    for row in np.flatnonzero(iou.max(axis=1, initial=0) >= threshold):
         # COCO takes the last of several equal ones.
         column = free.shape[1] - 1 - int(free[row, ::-1].argmax())
         if free[row, column] >= threshold:

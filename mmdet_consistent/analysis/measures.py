@@ -146,11 +146,8 @@ def optimal_lrp(score: NDArray, found: NDArray, iou: NDArray, num_objects: int) 
     Returns:
         The error and its parts, all NaN for a class without objects.
     """
-    nothing = Lrp(1.0, NAN, NAN, 1.0, NAN)
     if num_objects == 0:
-        return Lrp(NAN, NAN, NAN, NAN, NAN)
-    if not found.any():
-        return nothing
+        return Lrp(*[NAN] * 5)
     order = np.argsort(-score, kind='stable')
     score, found, iou = score[order], found[order], iou[order]
     right, wrong = np.cumsum(found), np.cumsum(~found)
@@ -158,17 +155,18 @@ def optimal_lrp(score: NDArray, found: NDArray, iou: NDArray, num_objects: int) 
     missed = num_objects - right
     error = (inexact / (1 - MATCH_IOU) + wrong + missed) / (num_objects + wrong)
     # A threshold keeps or drops equal scores together.
-    last = np.append(score[1:] != score[:-1], True)
-    best = int(np.where(last, error, np.inf).argmin())
-    if error[best] >= 1 or right[best] == 0:
-        return nothing
-    return Lrp(
-        float(error[best]),
-        float(inexact[best] / right[best]),
-        float(wrong[best] / (right[best] + wrong[best])),
-        float(missed[best] / num_objects),
-        float(score[best]),
+    error[:-1][score[1:] == score[:-1]] = np.inf
+    best = int(error.argmin()) if len(error) else -1
+    if best < 0 or error[best] >= 1:
+        return Lrp(1.0, NAN, NAN, 1.0, NAN)
+    parts = (
+        error[best],
+        inexact[best] / right[best],
+        wrong[best] / (right[best] + wrong[best]),
+        missed[best] / num_objects,
+        score[best],
     )
+    return Lrp(*map(float, parts))
 
 
 def lrp_by_class(matched: Matched) -> list[Lrp]:

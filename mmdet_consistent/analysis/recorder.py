@@ -106,65 +106,57 @@ class Recorder:
 
 
 def _outputs(head: Any, call: dict, candidates: InstanceData) -> AnchorOutputs:
-    """Decode all anchors of all levels, stage by stage."""
-    img_meta = call['img_meta']
-    levels, scores = [], []
-    factors = call.get('score_factor_list') or [None]
-    for index, priors in enumerate(call['mlvl_priors']):
-        deltas = call['bbox_pred_list'][index].permute(1, 2, 0)
-        levels.append(_decode(head, index, priors, deltas, img_meta['img_shape']))
-        logits = call['cls_score_list'][index].permute(1, 2, 0)
-        level_scores = _activate(head, logits.reshape(-1, head.cls_out_channels))
-        if factors[0] is not None:
-            factor = factors[index].permute(1, 2, 0).reshape(-1, 1).sigmoid()
-            level_scores = _combine(head, level_scores, factor, img_meta)
-        scores.append(level_scores)
-    boxes = [torch.cat(stage) for stage in zip(*levels)]
+    """Score all anchors of all levels, and decode them stage by stage."""
+    img_meta, factors = call['img_meta'], call.get('score_factor_list') or [None]
+    scores = torch.cat([_activate(head, x) for x in call['cls_score_list']])
+    if factors[0] is not None:
+        scores = _combine(head, scores, factors, img_meta)
+    priors, strides = call['mlvl_priors'], head.prior_generator.strides
+    levels = zip(priors, call['bbox_pred_list'], strides)
+    decoded = [_decode(head, *level, img_meta['img_shape']) for level in levels]
+    boxes = [torch.cat(stage) for stage in zip(*decoded)]
     if call.get('rescale'):
         to_original = [1 / factor for factor in img_meta['scale_factor']]
         boxes = [scale_boxes(stage, to_original) for stage in boxes]
     nms = (call.get('cfg') or head.test_cfg).get('nms') or {}
-    nms_iou = float(nms.get('iou_threshold', 1.0))
-    return AnchorOutputs(boxes, torch.cat(scores), candidates, nms_iou)
+    return AnchorOutputs(boxes, scores, candidates, float(nms.get('iou_threshold', 1)))
 
 
 def _decode(
-    head: Any, level: int, priors: Tensor, deltas: Tensor, img_shape: tuple
+    head: Any, priors: Tensor, deltas: Tensor, stride: tuple, img_shape: tuple
 ) -> list[Tensor]:
     """Return the prior boxes of a level, and the boxes after each regression."""
-    boxes = [get_box_tensor(priors)]
+    boxes, deltas = [get_box_tensor(priors)], deltas.permute(1, 2, 0)
     if hasattr(head, 'integral'):  # GFL and the like regress distributions
-        distances = head.integral(deltas) * head.prior_generator.strides[level][0]
+        distances = head.integral(deltas) * stride[0]
         centers = head.anchor_center(boxes[0])
         decoded = head.bbox_coder.decode(centers, distances, max_shape=img_shape)
         return [*boxes, get_box_tensor(decoded)]
     deltas = deltas.reshape(-1, head.bbox_coder.encode_size)
     coders = getattr(head.bbox_coder, 'stages', [head.bbox_coder])
-    for stage, coder in enumerate(coders):
-        size = coder.encode_size
-        part = deltas[:, stage * size : (stage + 1) * size]
-        max_shape = img_shape if stage == len(coders) - 1 else None
+    for coder, part in zip(coders, deltas.split(coders[0].encode_size, dim=1)):
+        max_shape = img_shape if len(boxes) == len(coders) else None
         decoded = coder.decode(boxes[-1], part, max_shape=max_shape)
         boxes.append(get_box_tensor(decoded))
     return boxes
 
 
-def _combine(head: Any, scores: Tensor, factor: Tensor, img_meta: dict) -> Tensor:
-    """Combine scores (A, C) with a factor per anchor (A, 1) as the head does."""
+def _combine(head: Any, scores: Tensor, factors: list, img_meta: dict) -> Tensor:
+    """Combine scores (A, C) with each level's score factors as the head does."""
+    factor = torch.cat([x.permute(1, 2, 0).reshape(-1, 1).sigmoid() for x in factors])
     rows = InstanceData(
         bboxes=scores.new_zeros(scores.numel(), 4),
         scores=scores.flatten(),
         score_factors=factor.expand_as(scores).flatten(),
     )
-    cfg = ConfigDict(min_bbox_size=-1)
-    rows = head._bbox_post_process(
-        rows, cfg=cfg, rescale=False, with_nms=False, img_meta=img_meta
-    )
+    options = dict(rescale=False, with_nms=False, img_meta=img_meta)
+    rows = head._bbox_post_process(rows, ConfigDict(min_bbox_size=-1), **options)
     return rows.scores.view_as(scores)
 
 
 def _activate(head: Any, logits: Tensor) -> Tensor:
-    """Return class scores (A, C) of logits (A, C or C + 1), as the head does."""
+    """Return class scores (A, C) of a level's logits (A / HW · channels, H, W)."""
+    logits = logits.permute(1, 2, 0).reshape(-1, head.cls_out_channels)
     if getattr(head.loss_cls, 'custom_cls_channels', False):
         return head.loss_cls.get_activation(logits)
     return logits.sigmoid() if head.use_sigmoid_cls else logits.softmax(-1)[:, :-1]

@@ -22,8 +22,7 @@ class ShardStore:
 
     Args:
         folder: The folder.
-        made_from: Everything that the rows depend on (config, checkpoint, settings),
-            in plain JSON.
+        made_from: Everything that the rows depend on: config, checkpoint, settings.
         fresh: Delete existing rows.
 
     Raises:
@@ -37,20 +36,18 @@ class ShardStore:
         note = self.folder / 'made_from.json'
         if fresh and note.exists():
             shutil.rmtree(self.folder)
-        if note.exists():
-            before = json.loads(note.read_text())
-            for key in sorted({*before, *made_from}):
-                old, new = before.get(key), made_from.get(key)
-                if old != new:
-                    raise ValueError(
-                        f'{self.folder} was made with other settings: {key} was '
-                        f'{old!r} and is now {new!r}; give another --out, or --fresh '
-                        'to start again'
-                    )
-        else:
-            atomic.write(note, json.dumps(made_from, indent=1).encode())
-        self._images: list[int] = []
-        self._tables: dict[str, list[Table]] = {}
+        text = json.dumps(made_from, indent=1, default=str)
+        if not note.exists():
+            atomic.write(note, text.encode())
+        before, now = json.loads(note.read_text()), json.loads(text)
+        for key in sorted({*before, *now}):
+            old, new = before.get(key), now.get(key)
+            if old != new:
+                raise ValueError(
+                    f'{self.folder} was made with other settings: {key} was {old!r} '
+                    f'and is now {new!r}; give another --out, or --fresh to start again'
+                )
+        self.pending: list[dict[str, Table]] = []  # images not on disk yet
 
     @property
     def paths(self) -> list[Path]:
@@ -63,23 +60,22 @@ class ShardStore:
 
     def add(self, image_id: int, tables: Mapping[str, Table]) -> None:
         """Add the rows of one image; they reach the disk with :meth:`flush`."""
-        self._images.append(image_id)
-        for name, table in tables.items():
-            self._tables.setdefault(name, []).append(table)
+        self.pending.append({'images': {'id': np.array([image_id])}, **tables})
 
     def flush(self) -> None:
         """Write the rows since the last call as one shard."""
-        if not self._images:
+        if not self.pending:
             return
-        arrays: dict[str, Any] = {'images/id': np.array(self._images)}
-        for name, tables in self._tables.items():
-            for column, values in concatenate(tables).items():
-                arrays[f'{name}/{column}'] = values
+        arrays: Any = {
+            f'{name}/{column}': values
+            for name in self.pending[0]
+            for column, values in concatenate(t[name] for t in self.pending).items()
+        }
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
         path = self.folder / f'shard_{len(self.paths):05d}.npz'
         atomic.write(path, content.getvalue())
-        self._images, self._tables = [], {}
+        self.pending = []
 
     def load(self, table: str) -> Table:
         """Read all rows of a table; empty if it was not collected."""
@@ -88,4 +84,4 @@ class ShardStore:
             with np.load(path) as shard:
                 names = [name for name in shard.files if name.startswith(f'{table}/')]
                 parts.append({n.partition('/')[2]: shard[n] for n in names})
-        return concatenate(part for part in parts if part) if any(parts) else {}
+        return concatenate(parts)

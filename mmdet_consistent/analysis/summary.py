@@ -1,14 +1,14 @@
 """The results of one detector, computed from its tables."""
 
 from functools import cached_property
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import coco_eval, measures
 from .annotations import AnnotatedSet
-from .coco_eval import CocoResult
+from .coco_eval import SIZES, CocoResult
 from .collect import COUNT_BINS
 from .columns import Table
 from .matching import Matched, match_detections
@@ -36,11 +36,9 @@ class Model(NamedTuple):
     def from_store(cls, name: str, store: ShardStore) -> 'Model':
         """Read a complete collection."""
         names = ('detections', 'oracle', 'anchors', 'objects')
-        tables: dict[str, Any] = {table: store.load(table) for table in names}
-        counts = store.load('counts')
-        if counts:
-            tables['counts'] = counts['anchors'].sum(axis=0)
-        return cls(name, store.image_ids(), **tables)
+        tables: Any = {table: store.load(table) for table in names}
+        counts = store.load('counts').get('anchors', np.zeros((1, 0, COUNT_BINS)))
+        return cls(name, store.image_ids(), counts=counts.sum(axis=0), **tables)
 
     @property
     def num_stages(self) -> int:
@@ -86,11 +84,6 @@ class Summary:
         return measures.lrp_by_class(self.matched)
 
     @cached_property
-    def calibration(self) -> tuple[Binned, Binned, Binned]:
-        """Score, precision and IoU by score; see :func:`measures.reliability`."""
-        return measures.reliability(self.matched)
-
-    @cached_property
     def score_of_iou(self) -> Binned:
         """Score of anchors, or else of detections, by their IoU (Figure 5a, b)."""
         anchors = self.model.anchors
@@ -126,14 +119,27 @@ class Summary:
     @cached_property
     def scalars(self) -> dict[str, float]:
         """Single numbers by name, in the order in which they are shown."""
-        values = {name: scalar.value(self) for name, scalar in SCALARS.items()}
-        if not self.model.num_stages:
-            return values
-        for stage, number in enumerate(positives(self.model.counts, 0.5)):
-            name = f'anchors at IoU >= 0.5 per image, {stage_name(stage)}'
-            values[name] = float(number) / max(len(self.model.image_ids), 1)
-        more = {name: scalar.value(self) for name, scalar in ANCHOR_SCALARS.items()}
-        return {**values, **more}
+        model, matched = self.model, self.matched
+        values = {'AP': self.coco.mean()}
+        values.update({f'AP{iou}': self.coco.mean(iou / 100) for iou in (50, 75, 90)})
+        values.update({f'AP{size[0]}': self.coco.mean(size=size) for size in SIZES[1:]})
+        good = matched.iou >= 0.5
+        values['rank correlation, IoU >= 0.5'] = measures.spearman(
+            matched.score[good], matched.iou[good]
+        )
+        values['rank correlation, all'] = measures.spearman(matched.score, matched.iou)
+        values['LaECE'] = measures.laece(matched)
+        parts = ('', ' localisation', ' false positive', ' false negative')
+        for part, of_classes in zip(parts, np.array(self.lrp).T):
+            values[f'oLRP{part}'] = nanmean(of_classes)
+        if model.num_stages:
+            for stage, number in enumerate(positives(model.counts, 0.5)):
+                name = f'anchors at IoU >= 0.5 per image, {stage_name(stage)}'
+                values[name] = float(number) / max(len(model.image_ids), 1)
+            values['anchors that change object'] = changed_object(model.anchors)
+            loss = model.objects['loss'][~np.isnan(model.objects['loss'])]
+            values['objects losing IoU >= 0.1 to ranking'] = nanmean(loss >= 0.1)
+        return values
 
 
 def positives(counts: NDArray, threshold: float) -> NDArray:
@@ -154,85 +160,3 @@ def changed_object(anchors: Table) -> float:
         return measures.NAN
     moved = anchors['gt_0'][near] != anchors[f'gt_{last}'][near]
     return float(np.average(moved, weights=anchors['weight'][near]))
-
-
-def rank_correlation(matched: Matched, min_iou: float = 0.0) -> float:
-    """Return the rank correlation of score and IoU among detections on an object."""
-    keep = matched.iou >= min_iou
-    return measures.spearman(matched.score[keep], matched.iou[keep])
-
-
-def losing_objects(objects: Table) -> float:
-    """Return the share of objects that lose an IoU of 0.1 or more to ranking."""
-    loss = objects['loss'][~np.isnan(objects['loss'])]
-    return nanmean(loss >= 0.1)
-
-
-class Scalar(NamedTuple):
-    """A single number: how it is computed, and how it is shown.
-
-    Attributes:
-        value: Function that computes it.
-        words: Explanation.
-        good: ``high``, ``low`` or empty.
-        factor: Factor by which it is multiplied when shown.
-        digits: Decimals shown.
-    """
-
-    value: Callable[[Summary], float]
-    words: str
-    good: str = 'high'
-    factor: float = 100
-    digits: int = 1
-
-
-def _lrp(part: str) -> Callable[[Summary], float]:
-    return lambda summary: nanmean([getattr(lrp, part) for lrp in summary.lrp])
-
-
-SCALARS = {
-    'AP': Scalar(lambda s: s.coco.mean(), 'COCO, IoU 0.50 to 0.95'),
-    'AP50': Scalar(lambda s: s.coco.mean(0.5), 'at IoU 0.50'),
-    'AP75': Scalar(lambda s: s.coco.mean(0.75), 'at IoU 0.75'),
-    'AP90': Scalar(lambda s: s.coco.mean(0.9), 'at IoU 0.90'),
-    'APs': Scalar(lambda s: s.coco.mean(size='small'), 'small objects'),
-    'APm': Scalar(lambda s: s.coco.mean(size='medium'), 'medium objects'),
-    'APl': Scalar(lambda s: s.coco.mean(size='large'), 'large objects'),
-    'rank correlation, IoU >= 0.5': Scalar(
-        lambda s: rank_correlation(s.matched, 0.5),
-        'Spearman’s, of score and IoU among the detections on an object',
-        factor=1,
-        digits=3,
-    ),
-    'rank correlation, all': Scalar(
-        lambda s: rank_correlation(s.matched), 'among all detections', 'high', 1, 3
-    ),
-    'LaECE': Scalar(
-        lambda s: measures.laece(s.matched),
-        'localisation-aware calibration error, per cent',
-        'low',
-    ),
-    'oLRP': Scalar(_lrp('lrp'), 'optimal localisation-recall-precision error', 'low'),
-    'oLRP localisation': Scalar(
-        _lrp('localisation'), '1 − IoU of true positives at its threshold', 'low'
-    ),
-    'oLRP false positive': Scalar(
-        _lrp('false_positive'), '1 − precision at its threshold', 'low'
-    ),
-    'oLRP false negative': Scalar(
-        _lrp('false_negative'), '1 − recall at its threshold', 'low'
-    ),
-}
-ANCHOR_SCALARS = {
-    'anchors that change object': Scalar(
-        lambda s: changed_object(s.model.anchors),
-        'per cent of those at IoU 0.5 or more with an object',
-        'low',
-        digits=2,
-    ),
-    'objects losing IoU >= 0.1 to ranking': Scalar(
-        lambda s: losing_objects(s.model.objects),
-        'per cent whose best box NMS suppresses in favour of a worse one',
-        'low',
-    ),
-}

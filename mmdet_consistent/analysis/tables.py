@@ -8,10 +8,16 @@ import numpy as np
 from .charts import number
 from .coco_eval import SIZES
 from .measures import nanmean
-from .summary import ANCHOR_SCALARS, SCALARS, Scalar, Summary
+from .summary import Summary
 
-PER_MODEL = 4  # columns
-PLAIN = Scalar(lambda _: np.nan, '', '', 1)  # a number without explanation
+# First words of a number's name: arrow towards good values, factor, decimals.
+SHOWN = {
+    'AP': ('↑', 100, 1),
+    'rank correlation': ('↑', 1, 3),
+    'anchors at IoU': ('', 1, 1),
+    'anchors that change': ('↓', 100, 2),
+    '': ('↓', 100, 1),
+}
 SIZE_NAMES = ('all', 'small, under 32² px', 'medium, to 96² px', 'large, over 96² px')
 
 
@@ -20,39 +26,30 @@ class OverviewRow(NamedTuple):
 
     Attributes:
         name: Its name.
-        scalar: How it is shown.
+        arrow: Arrow towards good values, or nothing.
         texts: Value of each model.
         best: Indices of the models with the best value; empty for one model, and if
             all values are equal as shown.
     """
 
     name: str
-    scalar: Scalar
+    arrow: str
     texts: list[str]
     best: set[int]
-
-    @property
-    def arrow(self) -> str:
-        """Arrow towards good values, or nothing."""
-        return dict(high='↑', low='↓').get(self.scalar.good, '')
 
 
 def overview(summaries: Sequence[Summary]) -> list[OverviewRow]:
     """Return all single numbers."""
     rows = []
-    scalars = {**SCALARS, **ANCHOR_SCALARS}
     for name in max((s.scalars for s in summaries), key=len):
-        scalar = scalars.get(name, PLAIN)
-        values = np.array([s.scalars.get(name, np.nan) for s in summaries])
-        values *= scalar.factor
-        texts = [number(value, scalar.digits) for value in values]
+        arrow, factor, digits = next(SHOWN[k] for k in SHOWN if name.startswith(k))
+        values = factor * np.array([s.scalars.get(name, np.nan) for s in summaries])
+        texts = [number(value, digits) for value in values]
         best: set[int] = set()
-        known = values[~np.isnan(values)]
-        if scalar.good and len(known) > 1 and len(set(texts)) > 1:
-            top = known.max() if scalar.good == 'high' else known.min()
-            top = number(top, scalar.digits)
-            best = {i for i, text in enumerate(texts) if text == top}
-        rows.append(OverviewRow(name.replace('>=', '≥'), scalar, texts, best))
+        if arrow and (~np.isnan(values)).sum() > 1 and len(set(texts)) > 1:
+            top = np.nanmax(values) if arrow == '↑' else np.nanmin(values)
+            best = {i for i, text in enumerate(texts) if text == number(top, digits)}
+        rows.append(OverviewRow(name.replace('>=', '≥'), arrow, texts, best))
     return rows
 
 

@@ -8,7 +8,7 @@ change an AP by a tenth of a point.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,6 @@ from .measures import average_precision, nanmean
 BACKGROUND_IOU = 0.1  # a detection below this IoU is on no object
 # In the order in which a detection is tested for them; the names are TIDE's.
 ERRORS = ('Cls', 'Loc', 'Both', 'Dupe', 'Bkg', 'Miss')
-MEANING = {
-    'Cls': 'wrong class, box good enough',
-    'Loc': 'right class, box inexact (IoU 0.1 to 0.5)',
-    'Both': 'wrong class and inexact box',
-    'Dupe': 'duplicate of an object found already',
-    'Bkg': 'on background',
-    'Miss': 'object not found, and no detection whose correction would find it',
-}
 
 
 class Tide(NamedTuple):
@@ -48,115 +40,94 @@ class Tide(NamedTuple):
 def error_shares(detections: Table, truth: AnnotatedSet, image_ids: Sequence) -> Tide:
     """Sort wrong detections and missed objects into TIDE's kinds of errors."""
     verdicts: list[Table] = []
-    missed: list[int] = []  # class of each missed object
-    num_objects = 0
+    labels: list[int] = []  # of all objects
     rows_of = rows_by_image(detections)
     for image_id in image_ids:
         objects = truth.of_image(image_id)
         rows = rows_of.get(image_id, np.zeros(0, dtype=np.int64))[:MAX_DETECTIONS]
         found = {name: column[rows] for name, column in detections.items()}
-        judged, lost = _judge_image(found, objects, num_objects)
-        verdicts.append(judged)
-        missed += lost
-        num_objects += len(objects.labels)
-    return _gains(concatenate(verdicts), missed, truth.num_objects(image_ids))
+        verdicts.append(_judge_image(found, objects, len(labels)))
+        labels += objects.labels[~objects.crowd].tolist()
+    return _gains(concatenate(verdicts), np.array(labels, np.int64), len(truth.classes))
 
 
-def _judge_image(
-    found: Table, objects: ImageObjects, first: int
-) -> tuple[Table, list[int]]:
+def _judge_image(found: Table, objects: ImageObjects, first: int) -> Table:
     """Judge the detections of an image (by falling score).
 
     Returns:
         For each detection its error (or TP), class, score, whether it is ignored, and
-        number and class of the object that a correction would find (or -1), where the
-        image's objects are numbered from ``first``; the classes of missed objects.
+        number and class of the object that it finds or would find if corrected (or
+        -1), where the image's objects are numbered from ``first``.
     """
     plain, crowds = objects.where(~objects.crowd), objects.where(objects.crowd)
     boxes, label = boxes_of(found), found['label']
-    iou = pairwise_iou(boxes, plain.boxes)
-    same = label[:, None] == plain.labels[None]
-    match = greedy_match(np.where(same, iou, 0))
-    numbers = np.arange(len(plain.labels))
-    used = np.isin(numbers, match)
-    inside = pairwise_iou(boxes, crowds.boxes, crowd=True) > MATCH_IOU
-    inside &= label[:, None] == crowds.labels[None]
-    pairs = [
-        ('TP', -1) if match[row] >= 0 else _kind(iou[row], same[row], used)
-        for row in range(len(label))
-    ]
+    # The last column stands for no object: it overlaps nothing and has no class.
+    iou = np.pad(pairwise_iou(boxes, plain.boxes), ((0, 0), (0, 1)))
+    labels = np.append(plain.labels, -1)
+    same = label[:, None] == labels
+    own, other = np.where(same, iou, 0), np.where(same, 0, iou)
+    match = greedy_match(own)
+    used = np.isin(np.arange(len(labels)), match)
+    best = own.max(axis=1)
+    errors = {
+        'TP': match >= 0,
+        'Loc': (best >= BACKGROUND_IOU) & (best <= MATCH_IOU),
+        'Cls': other.max(axis=1) >= MATCH_IOU,
+        'Dupe': np.where(used, own, 0).max(axis=1) >= MATCH_IOU,
+        'Bkg': iou.max(axis=1) <= BACKGROUND_IOU,
+    }
+    kind = np.select(list(errors.values()), list(errors), 'Both')
+    nearest = [own.argmax(axis=1), other.argmax(axis=1)]
+    target = np.select([kind == 'Loc', kind == 'Cls'], nearest, match)
     # An object that is found already would become a duplicate.
-    target = np.array([-1 if t >= 0 and used[t] else t for _, t in pairs], np.int64)
-    table = dict(
-        kind=np.array([kind for kind, _ in pairs], dtype=object),
+    target = np.where(used[target], match, target)
+    inside = pairwise_iou(boxes, crowds.boxes, crowd=True) > MATCH_IOU
+    inside &= label[:, None] == crowds.labels
+    return dict(
+        kind=kind,
         label=label,
         score=found['score'],
         ignored=inside.any(axis=1) & (match < 0),
         target=np.where(target >= 0, first + target, -1),
-        target_label=np.append(plain.labels, -1)[target],
+        target_label=labels[target],
     )
-    return table, plain.labels[~used & ~np.isin(numbers, target)].tolist()
 
 
-def _kind(iou: NDArray, same: NDArray, used: NDArray) -> tuple[str, int]:
-    """Name the error of a detection, and the object it was meant for (or -1)."""
-    if len(iou) == 0:
-        return 'Bkg', -1
-    own, other = np.where(same, iou, 0), np.where(same, 0, iou)
-    if BACKGROUND_IOU <= own.max() <= MATCH_IOU:
-        return 'Loc', int(own.argmax())
-    if other.max() >= MATCH_IOU:
-        return 'Cls', int(other.argmax())
-    if np.where(used, own, 0).max() >= MATCH_IOU:
-        return 'Dupe', -1
-    return ('Bkg' if iou.max() <= BACKGROUND_IOU else 'Both'), -1
-
-
-def _gains(verdicts: Table, missed: list[int], num_objects: NDArray) -> Tide:
+def _gains(verdicts: Table, labels: NDArray, num_classes: int) -> Tide:
     """Correct each kind of error alone, and compare the APs."""
     label, score, target = (verdicts[n] for n in ('label', 'score', 'target'))
     kind, kept = verdicts['kind'], ~verdicts['ignored']
-    right = kind == 'TP'
-    base = _mean_ap(label, score, right, kept, num_objects)
-    # Of the errors that mean the same object only the one with the best score (of
+    num_objects = np.bincount(labels, minlength=num_classes)
+
+    def mean_ap(
+        label: NDArray, right: NDArray, keep: NDArray, to_find: NDArray
+    ) -> float:
+        aps = []
+        for index in np.flatnonzero(num_objects):
+            number, own = int(to_find[index]), keep & (label == index)
+            ap = average_precision(score[own], right[own], number)
+            # With nothing left to find, any detection is wrong.
+            aps.append(0.0 if number == 0 and own.any() else ap)
+        return nanmean(aps)
+
+    # Of the detections that mean the same object only the one with the best score (of
     # equal scores the first) is corrected; the others are removed.
     order = np.argsort(-score, kind='stable')
     order = order[target[order] >= 0]
     best = np.zeros(len(kind), dtype=bool)
     best[order[np.unique(target[order], return_index=True)[1]]] = True
-    gains, counts = {}, {}
+    right = kind == 'TP'
+    aps, counts = {}, {}
     for name in ERRORS[:-1]:
         wrong = kind == name
         counts[name] = int(wrong.sum())
         mended = wrong & best
-        labels = np.where(mended, verdicts['target_label'], label)
+        corrected = np.where(mended, verdicts['target_label'], label)
         keep = (kept & ~wrong) | mended
-        gains[name] = _mean_ap(labels, score, right | mended, keep, num_objects) - base
-    counts['Miss'] = len(missed)
-    fewer = num_objects - np.bincount(
-        np.array(missed, dtype=np.int64), minlength=len(num_objects)
-    )
-    gains['Miss'] = _mean_ap(label, score, right, kept, num_objects, fewer) - base
-    return Tide(base, {n: max(gain, 0.0) for n, gain in gains.items()}, counts)
-
-
-def _mean_ap(
-    label: NDArray,
-    score: NDArray,
-    right: NDArray,
-    keep: NDArray,
-    num_objects: NDArray,
-    to_find: Optional[NDArray] = None,
-) -> float:
-    """Return the mean AP over the classes that have objects.
-
-    ``to_find`` (C,) replaces the number of objects in the APs.
-    """
-    aps = []
-    for index in np.flatnonzero(num_objects):
-        number = int((num_objects if to_find is None else to_find)[index])
-        own = keep & (label == index)
-        ap = average_precision(score[own], right[own], number)
-        # With nothing left to find, any detection is wrong.
-        aps.append(0.0 if number == 0 and own.any() else ap)
-    return nanmean(aps)
+        aps[name] = mean_ap(corrected, right | mended, keep, num_objects)
+    reached = labels[np.isin(np.arange(len(labels)), target)]
+    counts['Miss'] = len(labels) - len(reached)
+    to_find = np.bincount(reached, minlength=num_classes)
+    aps['Miss'] = mean_ap(label, right, kept, to_find)
+    base = mean_ap(label, right, kept, num_objects)
+    return Tide(base, {n: max(ap - base, 0.0) for n, ap in aps.items()}, counts)

@@ -1,11 +1,12 @@
 """Find the problems of a VOC annotation file, and leave out what is bad."""
 
+import math
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Optional, Union
+from typing import Optional
 
+from mmengine.fileio import get_text
 from PIL import Image
 
 from .check_image import MAX_PIXELS, check_image
@@ -14,23 +15,56 @@ from .problems import IMAGE, KEPT, OBJECT, DataError, Finding, Problem, check_bo
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 
 
-def read_list(path: Union[str, Path]) -> list[str]:
-    """Read the names in a list of images.
+def read_list(path: str, backend_args: Optional[dict] = None) -> list[str]:
+    """Read the names in a list of images; see :func:`read_coco` for the arguments.
 
     Raises:
         DataError: If the file is missing or empty. The message names it.
     """
-    if not os.path.isfile(path):
-        raise DataError(f'{path}: there is no such list of images')
-    names = Path(path).read_text().split()
+    try:
+        names = get_text(path, backend_args=backend_args).split()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise DataError(f'{path}: there is no such list of images') from error
     if not names:
         raise DataError(f'{path}: the list is empty')
     return names
 
 
+def check_voc_set(
+    root: str,
+    list_file: str,
+    classes: Optional[Sequence[str]] = None,
+    images: str = 'full',
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[list[Problem], str]:
+    """Check the images of one list of a VOC folder.
+
+    Args:
+        root: Folder with Annotations and JPEGImages.
+        list_file: File with one name per line; see :func:`read_list`.
+        classes: See :func:`check_voc_file`, also for the others.
+        images: See there.
+        max_pixels: See there.
+
+    Returns:
+        The problems, and the size of the data set.
+    """
+    problems, objects = [], 0
+    names = read_list(list_file)
+    for name in names:
+        xml_path = os.path.join(root, 'Annotations', f'{name}.xml')
+        image_path = os.path.join(root, 'JPEGImages', f'{name}.jpg')
+        annotation, found = check_voc_file(
+            xml_path, image_path, classes, images, max_pixels
+        )
+        problems += found
+        objects += 0 if annotation is None else len(annotation.findall('object'))
+    return problems, f'{len(names)} images, {objects} good objects'
+
+
 def check_voc_file(
-    xml_path: Union[str, Path],
-    image_path: Union[str, Path],
+    xml_path: str,
+    image_path: str,
     classes: Optional[Sequence[str]] = None,
     images: str = 'full',
     max_pixels: int = MAX_PIXELS,
@@ -48,39 +82,37 @@ def check_voc_file(
         The annotation's root without the objects that can't be used, or None if the
         image can't be used; and the problems.
     """
-    xml_path, image_path = str(xml_path), str(image_path)
     try:
         root = ElementTree.parse(xml_path).getroot()
     except FileNotFoundError:
-        missing = 'there is no such file'
-        return None, [Problem('missing annotation', xml_path, 'file', missing, IMAGE)]
+        wrong = 'missing annotation', 'there is no such file', IMAGE
+        return None, [Problem(xml_path, 'file', *wrong)]
     except ElementTree.ParseError as error:
         reason = 'the file is empty' if os.path.getsize(xml_path) == 0 else str(error)
-        return None, [Problem('corrupt annotation', xml_path, 'file', reason, IMAGE)]
+        wrong = 'corrupt annotation', reason, IMAGE
+        return None, [Problem(xml_path, 'file', *wrong)]
     size = _size(root)
-    bad_image = check_image(image_path, size, images, max_pixels)
-    if bad_image is not None:
-        kind, detail = bad_image
-        return None, [Problem(kind, image_path, 'image', detail, IMAGE)]
+    found = check_image(image_path, size, images, max_pixels)
+    if found is not None:
+        return None, [Problem(image_path, 'image', *found)]
     problems = []
     if size is None:
         if not os.path.isfile(image_path):
-            kind, detail = 'image size unknown', 'not given, and there is no image'
-            return None, [Problem(kind, xml_path, 'size', detail, IMAGE)]
+            found = 'image size unknown', 'not given, and there is no image', IMAGE
+            return None, [Problem(xml_path, 'size', *found)]
         with Image.open(image_path) as image:
             size = image.size
-        for wrong in root.findall('size'):
-            root.remove(wrong)  # mmdet, too, then asks the image
-        kind = 'image size not in the annotation'
+        for element in root.findall('size'):
+            root.remove(element)  # mmdet, too, then asks the image
         detail = f'taken from the image: {size[0]} × {size[1]}'
-        problems.append(Problem(kind, xml_path, 'size', detail, KEPT))
+        found = 'image size not in the annotation', detail, KEPT
+        problems.append(Problem(xml_path, 'size', *found))
     for index, element in enumerate(root.findall('object')):
-        where = f'object {index} ({element.findtext("name")})'
         found = check_object(element, classes, size)
         if found is not None:
-            kind, detail, effect = found
-            problems.append(Problem(kind, xml_path, where, detail, effect))
-            if effect == OBJECT:
+            where = f'object {index} ({element.findtext("name")})'
+            problems.append(Problem(xml_path, where, *found))
+            if found[2] == OBJECT:
                 root.remove(element)
     return root, problems
 
@@ -113,13 +145,11 @@ def _number(text: Optional[str]) -> Optional[float]:
         value = float(text or 'nan')
     except ValueError:
         return None
-    return value if abs(value) < float('inf') else None
+    return value if math.isfinite(value) else None
 
 
 def _size(root: ElementTree.Element) -> Optional[tuple[float, float]]:
     """Return the annotated width and height in pixels, if there are any."""
-    width, height = (
-        int(_number(root.findtext(f'size/{field}')) or 0)
-        for field in ('width', 'height')
-    )
+    width = int(_number(root.findtext('size/width')) or 0)
+    height = int(_number(root.findtext('size/height')) or 0)
     return (width, height) if min(width, height) > 0 else None

@@ -5,25 +5,20 @@ import logging
 import os
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from typing import TYPE_CHECKING, Any, Optional
+from collections.abc import Sized
+from typing import Any, Optional
 
-from mmdet.datasets import CocoDataset, VOCDataset, XMLDataset
+from mmdet.datasets import BaseDetDataset, CocoDataset, VOCDataset, XMLDataset
 from mmdet.registry import DATASETS
-from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 
-from .check_coco import check_coco, read_coco
+from .check_coco import check_coco_set
 from .check_image import LEVELS, MAX_PIXELS, check_image
 from .check_voc import check_voc_file, read_list
 from .problems import IMAGE, KEPT, DataError, Problem, summary
 
-if TYPE_CHECKING:  # The mixins stand before one of mmdet's data sets.
-    from mmdet.datasets import XMLDataset as AnyDataset
-else:
-    AnyDataset = object
 
-
-class CheckedMixin(AnyDataset):
+class CheckedMixin(BaseDetDataset):
     """Checks annotations and images when the data set is built, and while it loads.
 
     In training, what is bad is named, counted and left out, or the run is refused. In
@@ -36,8 +31,7 @@ class CheckedMixin(AnyDataset):
             ``full`` (decodes every image). An image that fails to load later on
             is named in any case.
         max_pixels: Largest number of pixels that an image may have.
-        args: Arguments of the data set.
-        kwargs: Arguments of the data set.
+        *args, **kwargs: Arguments of the data set.
 
     Attributes:
         problems: Problems found so far.
@@ -69,43 +63,41 @@ class CheckedMixin(AnyDataset):
         self.problems: list[Problem] = []
         super().__init__(*args, **kwargs)
 
-    def report(self, problems: list[Problem]) -> None:
+    def report(self, problems: list[Problem], good: Sized) -> None:
         """Log the problems, or stop.
 
+        Args:
+            problems: New problems.
+            good: Images that can be used.
+
         Raises:
-            DataError: If the run is refused.
+            DataError: If the run is refused, or no image can be used.
         """
         self.problems += problems
         serious = [p for p in problems if p.effect != KEPT]
         fatal = [p for p in serious if p.effect == IMAGE and self.test_mode]
-        if serious and self.on_bad_data == 'refuse':
-            raise DataError(
-                f'{self.ann_file}: {len(serious)} problems, and '
-                f"on_bad_data='refuse':\n{summary(serious)}\n"
-                "on_bad_data='drop' leaves them out"
-            )
+        why = 'images to evaluate are bad, and leaving them out would change the result'
+        if self.on_bad_data == 'refuse':
+            fatal = serious
+            why = "problems, and on_bad_data='refuse' ('drop' leaves them out)"
         if fatal:
-            raise DataError(
-                f'{self.ann_file}: {len(fatal)} images to be evaluated are bad, and '
-                f'leaving them out would change the result:\n{summary(fatal)}'
-            )
+            raise DataError(f'{self.ann_file}: {len(fatal)} {why}:\n{summary(fatal)}')
+        text = f'{self.ann_file}: {len(problems)} problems:\n{summary(problems)}'
+        if not good:
+            raise DataError(f'{text}\nnot one image can be used')
         if problems:
-            _warn(f'{self.ann_file}: {len(problems)} problems:\n{summary(problems)}')
+            print_log(text, 'current', logging.WARNING)
 
     def prepare_data(self, idx: int) -> Any:
-        """Load and augment an image; name it if it can't be loaded."""
+        """Load and augment an image; if it can't be loaded, name and replace it."""
         try:
             return super().prepare_data(idx)
-        except Exception as error:
+        except Exception:
             path = self.get_data_info(idx).get('img_path', '')
             found = check_image(path, None, 'full', self.max_pixels)
             if found is None:
                 raise  # not the image's fault
-            problem = Problem(found[0], path, 'image', found[1], IMAGE)
-            if self.test_mode or self.on_bad_data == 'refuse':
-                raise DataError(str(problem)) from error
-            self.problems.append(problem)
-            _warn(f'{problem}: another image replaces it')
+            self.report([Problem(path, 'image', *found)], good=self)
             return None
 
 
@@ -119,23 +111,16 @@ class CheckedCocoDataset(CheckedMixin, CocoDataset):
 
     def load_data_list(self) -> list[dict]:
         """Check the annotation file, then load what is good in it."""
-        with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
-            content = read_coco(path)
-        content, problems = check_coco(
-            content,
+        content, problems, _ = check_coco_set(
             self.ann_file,
             self.data_prefix.get('img', ''),
             self.check_images,
             self.max_pixels,
+            self.backend_args,
         )
-        self.report(problems)
-        filled_in = 'object without area field'
-        if all(p.effect == KEPT and p.kind != filled_in for p in problems):
-            return super().load_data_list()
-        if not content['images']:
-            raise DataError(
-                f'{self.ann_file}: not one image can be used:\n{summary(problems)}'
-            )
+        self.report(problems, content['images'])
+        if {p.kind for p in problems} <= {'box reaches out of the image'}:
+            return super().load_data_list()  # mmdet clips it itself
         original = self.ann_file
         with tempfile.TemporaryDirectory() as folder:
             self.ann_file = os.path.join(folder, os.path.basename(original))
@@ -147,27 +132,21 @@ class CheckedCocoDataset(CheckedMixin, CocoDataset):
                 self.ann_file = original
 
 
-class CheckedXMLMixin(CheckedMixin):
-    """Checks VOC files one by one as they are parsed."""
+@DATASETS.register_module()
+class CheckedXMLDataset(CheckedMixin, XMLDataset):
+    """mmdet's XMLDataset, checked; see :class:`CheckedMixin` for its options."""
 
     def load_data_list(self) -> list[dict]:
         """Check and load the data, without the images that can't be used."""
-        with get_local_path(self.ann_file, backend_args=self.backend_args) as path:
-            names = read_list(path)
+        read_list(self.ann_file, self.backend_args)  # refuses an empty list
         self._found: list[Problem] = []
         loaded: dict[str, dict] = {}
-        for info in super().load_data_list():
-            if info is not None and info['img_id'] in loaded:
-                problem = ('duplicate image id', self.ann_file, info['img_id'])
-                self._found.append(Problem(*problem, 'it is in the list twice', IMAGE))
-            elif info is not None:
-                loaded[info['img_id']] = info
-        self.report(self._found)
-        if not loaded:
-            raise DataError(
-                f'{self.ann_file}: not one of {len(names)} images can be used:\n'
-                f'{summary(self._found)}'
-            )
+        for info in filter(None, super().load_data_list()):
+            if info['img_id'] in loaded:
+                twice = 'duplicate image id', 'it is in the list twice', IMAGE
+                self._found.append(Problem(self.ann_file, info['img_id'], *twice))
+            loaded[info['img_id']] = info
+        self.report(self._found, loaded)
         return list(loaded.values())
 
     def parse_data_info(self, img_info: dict) -> Optional[dict]:
@@ -192,14 +171,5 @@ class CheckedXMLMixin(CheckedMixin):
 
 
 @DATASETS.register_module()
-class CheckedXMLDataset(CheckedXMLMixin, XMLDataset):
-    """mmdet's XMLDataset, checked; see :class:`CheckedMixin` for its options."""
-
-
-@DATASETS.register_module()
-class CheckedVOCDataset(CheckedXMLMixin, VOCDataset):
+class CheckedVOCDataset(CheckedXMLDataset, VOCDataset):
     """mmdet's VOCDataset, checked; see :class:`CheckedMixin` for its options."""
-
-
-def _warn(text: str) -> None:
-    print_log(text, logger='current', level=logging.WARNING)

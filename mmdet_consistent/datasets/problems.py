@@ -3,43 +3,39 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from ..utils.errors import UserError
 
 # What happens to the object or image if the run goes on without what is bad.
 KEPT, OBJECT, IMAGE = 'kept', 'object left out', 'image left out'
+# Kind, detail and effect of a problem, if there is one.
+Finding = Optional[tuple[str, str, str]]
 
 
 class DataError(UserError, ValueError):
     """A data set can't be used as it is; the message names files and objects."""
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One problem of a data set.
 
     Attributes:
-        kind: Short name to count by, such as ``box without area``.
         file: File that has the problem.
         where: Object or field in the file.
+        kind: Short name to count by, such as ``box without area``.
         detail: The value, and what it should be.
         effect: ``KEPT``, ``OBJECT`` or ``IMAGE``.
     """
 
-    kind: str
     file: str
     where: str
+    kind: str
     detail: str
-    effect: str = OBJECT
+    effect: str
 
     def __str__(self) -> str:
         return f'{self.file}: {self.where}: {self.kind}: {self.detail} ({self.effect})'
-
-
-# Kind, detail and effect of a problem, if there is one.
-Finding = Optional[tuple[str, str, str]]
 
 
 def summary(problems: Sequence[Problem], limit: Optional[int] = 10) -> str:
@@ -49,11 +45,8 @@ def summary(problems: Sequence[Problem], limit: Optional[int] = 10) -> str:
         problems: All problems.
         limit: Number of problems to list; None for all.
     """
-    counts = Counter((p.kind, p.effect) for p in problems)
-    lines = [
-        f'{count:6d}  {kind} ({effect})'
-        for (kind, effect), count in counts.most_common()
-    ]
+    counts = Counter(f'{p.kind} ({p.effect})' for p in problems)
+    lines = [f'{count:6d}  {kind}' for kind, count in counts.most_common()]
     lines += [f'  {problem}' for problem in problems[:limit]]
     if limit is not None and limit < len(problems):
         lines.append(f'  … and {len(problems) - limit} more')
@@ -70,7 +63,7 @@ def check_box(box: Sequence[Any], size: Optional[tuple[float, float]]) -> Findin
     corners = f'x1, y1, x2, y2 = [{", ".join(map(str, box))}]'
     if not all(is_number(v) for v in box):
         return 'box that is no number', corners, OBJECT
-    x1, y1, x2, y2 = (float(v) for v in box)
+    x1, y1, x2, y2 = box
     if x2 < x1 or y2 < y1:
         return 'inverted box', corners, OBJECT
     if x2 == x1 or y2 == y1:

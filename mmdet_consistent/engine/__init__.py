@@ -1,5 +1,5 @@
 """Reliable training: checkpoints, seeds, hooks, launching."""
 
-from .safe_loading import make_safe
+from .checkpoint import make_safe
 
 __all__ = ['make_safe']

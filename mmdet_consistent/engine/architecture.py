@@ -34,15 +34,12 @@ class Mismatch:
         Args:
             limit: Largest number of rows; the last line counts the others.
         """
-        rows = [
-            ('module', 'in the file', 'in the model'),
-            *((name, 'missing', leaves) for name, leaves in _by_module(self.missing)),
-            *(
-                (name, f'left over: {leaves}', '-')
-                for name, leaves in _by_module(self.left_over)
-            ),
-            *((name, *map(_shape, shapes)) for name, shapes in self.shapes.items()),
-        ]
+        rows = [('module', 'in the file', 'in the model')]
+        rows += [(name, 'missing', some) for name, some in _by_module(self.missing)]
+        for name, some in _by_module(self.left_over):
+            rows.append((name, f'left over: {some}', '-'))
+        for name, (theirs, ours) in self.shapes.items():
+            rows.append((name, _shape(theirs), _shape(ours)))
         shown = rows[: limit + 1]
         widths = [max(map(len, column)) for column in zip(*shown)]
         lines = ['  '.join(map(str.ljust, row, widths)).rstrip() for row in shown]

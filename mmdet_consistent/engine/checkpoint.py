@@ -1,23 +1,83 @@
 """Load checkpoints without executing them, and explain what is wrong with a bad one."""
 
-import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional, Union
+from urllib.parse import urlparse
 
+import torch
+from mmdet.models.dense_heads import SSDHead
+from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from ..utils.errors import UserError
-from .restricted_pickle import HAS_ALLOW_LIST, torch_load
+from .restricted_pickle import (
+    ALLOW_LIST,
+    MMENGINE_OBJECTS,
+    add_safe_globals,
+    torch_load,
+)
 
-_LIST = 'torch.serialization' if HAS_ALLOW_LIST else torch_load.__module__
 RESUMABLE = ('meta', 'state_dict', 'message_hub', 'optimizer')
 
 
 class CheckpointError(UserError, RuntimeError):
     """A checkpoint can't be used; the message names the file and suggests a fix."""
+
+
+def make_safe() -> None:
+    """Let mmengine load and resume checkpoints without executing them.
+
+    Our tools call this; importing ``mmdet_consistent`` does not. For other programs,
+    import :mod:`mmdet_consistent.engine.safe`. Calling it again changes nothing. It
+    applies to the whole process:
+
+    * mmengine's loaders of files and URLs are replaced by :func:`load`, which executes
+      nothing and explains what is wrong with a damaged file.
+    * The types in mmengine's own checkpoints (its message hub holds
+      ``HistoryBuffer`` and numpy scalars) join torch's allow-list. Without them
+      ``torch.load`` refuses these files since torch 2.6, so that no training resumes.
+    * ``SSDHead.loss_cls`` exists: mmdet 3.2 and 3.3 read it to predict, but SSD's
+      head has none, so mmdet's SSD could be trained, but not evaluated.
+    """
+    if not hasattr(SSDHead, 'loss_cls'):
+        SSDHead.loss_cls = None
+    add_safe_globals(MMENGINE_OBJECTS)
+    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    for prefix in ('http://', 'https://'):
+        CheckpointLoader.register_scheme(prefix, load_from_http, force=True)
+    # The torchvision:// and open-mmlab:// loaders call it by this name.
+    mmengine_checkpoint.load_from_http = load_from_http
+
+
+def load_from_local(filename: str, map_location: Any = None) -> dict:
+    """Load a file; mmengine logs this function's name from the tenth letter on."""
+    return load(filename, map_location)
+
+
+def load_from_http(
+    filename: str,
+    map_location: Any = None,
+    model_dir: Optional[str] = None,
+    progress: bool = True,
+) -> dict:
+    """Load a checkpoint from a URL: rank 0 downloads it, every rank reads the copy."""
+    # torch.hub.load_state_dict_from_url would bypass our loader.
+    folder = Path(model_dir or Path(torch.hub.get_dir()) / 'checkpoints')
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / Path(urlparse(filename).path).name
+    if get_rank() > 0:
+        barrier()
+    if not path.is_file():
+        torch.hub.download_url_to_file(filename, str(path), progress=progress)
+    if get_rank() == 0:
+        barrier()
+    return load(path, map_location)
 
 
 def load(path: Union[str, Path], map_location: Any = None) -> dict:
@@ -49,18 +109,16 @@ def load(path: Union[str, Path], map_location: Any = None) -> dict:
     except (CheckpointError, MemoryError):
         raise
     except Exception as error:
-        is_pickles = isinstance(error, (pickle.UnpicklingError, ValueError))
-        refused = ('Unsupported global', 'the file looks up')
-        if is_pickles and any(text in str(error) for text in refused):
+        if 'Unsupported global' in str(error):
             raise CheckpointError(
                 f'{name} holds objects that are not plain weights, and loading them '
-                f'could run code: {_first_line(error)}. If you trust the file and its '
-                f'class, call {_LIST}.add_safe_globals([TheClass]) before loading'
+                f'could run code: {_cause(error)}. If you trust the file and its '
+                f'class, call {ALLOW_LIST}.add_safe_globals([TheClass]) before loading'
             ) from error
         raise CheckpointError(
             f'{name} is not a checkpoint, or was cut off while it was written or '
-            f'copied: {_first_line(error)}. Use another one; tools/train.py --resume '
-            'finds the last good one'
+            f'copied: {_cause(error)}. Use another one; tools/train.py --resume finds '
+            'the last good one'
         ) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
@@ -85,14 +143,13 @@ def newest_good(candidates: Iterable[Path]) -> tuple[Optional[Path], list[str]]:
     Returns:
         The file, or None; and one sentence per bad file before it.
     """
-    problems = []
+    problems: list[str] = []
     for path in candidates:
         try:
             check_resumable(load(path, map_location='cpu'), path)
+            return path, problems
         except (CheckpointError, OSError) as error:
             problems.append(str(error))
-        else:
-            return path, problems
     return None, problems
 
 
@@ -123,14 +180,11 @@ def _verify_checksums(path: Path, name: str) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
-    """Return the cause, without torch's advice to load the file unsafely."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _cause(error: Exception) -> str:
+    """Return one line, without torch's advice to load the file unsafely."""
     # (Since torch 2.6 the cause comes last.)
-    cause = [line for line in lines if 'WeightsUnpickler error: ' in line]
-    lines = cause or [line for line in lines if 'weights_only' not in line] or lines
+    text = re.split('WeightsUnpickler error: |Unsupported global: ', str(error))[-1]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if 'weights_only' not in line] or lines
     text = lines[0] if lines else type(error).__name__
-    text = text.split('WeightsUnpickler error: ')[-1].replace(
-        'Unsupported global: ', ''
-    )
     return text.split(' was not an allowed global')[0][:200].rstrip('. ')

@@ -17,6 +17,8 @@ from mmengine.logging import HistoryBuffer
 from torch import _weights_only_unpickler
 
 HAS_ALLOW_LIST = hasattr(torch.serialization, 'add_safe_globals')
+# The module whose add_safe_globals() a user calls.
+ALLOW_LIST = 'torch.serialization' if HAS_ALLOW_LIST else __name__
 multiarray = (getattr(np, '_core', None) or np.core).multiarray  # numpy 2, or 1
 
 
@@ -29,12 +31,12 @@ def _history_method(owner: Any, name: str) -> Any:
     '__self__')`` is the module ``builtins``, through which a file reaches ``exec``.
 
     Raises:
-        ValueError: For any other owner or name.
+        pickle.UnpicklingError: For any other owner or name.
     """
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise ValueError(
-            f'the file looks up {name!r} of {owner!r}; only the statistics of '
-            "mmengine's HistoryBuffer are allowed"
+        raise pickle.UnpicklingError(
+            f'Unsupported global: the file looks up {name!r} of {owner!r}; only the '
+            "statistics of mmengine's HistoryBuffer are allowed"
         )
     return getattr(owner, name)
 
@@ -57,11 +59,8 @@ MMENGINE_OBJECTS = [
         for name in ('float64', 'float32', 'int64', 'int32', 'bool', 'uint32')
     ),
 ]
-# (module, name) of a class or function: the object.
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ('_codecs', 'encode'): _codecs.encode,  # bytes, as protocol 2 writes them
-    **{(item.__module__, item.__qualname__): item for item in MMENGINE_OBJECTS},
-}
+# Full name of a class or function: the object.
+_ALLOWED: dict[str, Any] = {}
 
 
 def add_safe_globals(items: list) -> None:
@@ -69,7 +68,11 @@ def add_safe_globals(items: list) -> None:
     if HAS_ALLOW_LIST:
         torch.serialization.add_safe_globals(items)
     else:
-        _ALLOWED.update({(item.__module__, item.__qualname__): item for item in items})
+        _ALLOWED.update({f'{x.__module__}.{x.__qualname__}': x for x in items})
+
+
+if not HAS_ALLOW_LIST:
+    add_safe_globals([_codecs.encode, *MMENGINE_OBJECTS])
 
 
 def torch_load(file: Any, map_location: Any = None) -> Any:
@@ -105,15 +108,13 @@ class Unpickler(pickle.Unpickler):
             pickle.UnpicklingError: If it isn't on the list.
         """
         # Python 2's names, which torch's pickles (protocol 2) use.
-        key = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
-        key = _compat_pickle.IMPORT_MAPPING.get(key[0], key[0]), key[1]
-        if key in _ALLOWED:
-            return _ALLOWED[key]
-        of_torch = _weights_only_unpickler._get_allowed_globals()
-        if '.'.join(key) in of_torch:
-            return of_torch['.'.join(key)]
+        module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
+        full_name = f'{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}'
+        allowed = {**_weights_only_unpickler._get_allowed_globals(), **_ALLOWED}
+        if full_name in allowed:
+            return allowed[full_name]
         raise pickle.UnpicklingError(
-            f'Unsupported global: GLOBAL {".".join(key)} was not an allowed global'
+            f'Unsupported global: GLOBAL {full_name} was not an allowed global'
         )
 
 

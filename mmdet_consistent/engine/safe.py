@@ -5,6 +5,6 @@ In a config, for mmdet's own tools::
     custom_imports = dict(imports=['mmdet_consistent.engine.safe'])
 """
 
-from .safe_loading import make_safe
+from .checkpoint import make_safe
 
 make_safe()

@@ -1,14 +1,15 @@
 """Agreement of a detector's scores with the positions of its boxes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+import torch
 from mmdet.registry import METRICS
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.evaluator import BaseMetric
+from mmengine.structures import InstanceData
 
-NOTHING = dict(bboxes=np.zeros((0, 4)), labels=np.zeros(0))
+NOTHING = dict(bboxes=torch.zeros(0, 4), labels=torch.zeros(0))
 
 
 @METRICS.register_module()
@@ -43,6 +44,9 @@ class ConsistencyMetric(BaseMetric):
         Raises:
             ValueError: If a sample has no ground truth.
         """
+        # Imported where it is used: a training without this metric needs no analysis.
+        from ..analysis.collect import detection_rows
+
         for sample in data_samples:
             if 'gt_instances' not in sample:
                 raise ValueError(
@@ -50,73 +54,44 @@ class ConsistencyMetric(BaseMetric):
                     "dict(type='LoadAnnotations', with_bbox=True) into the pipeline "
                     'of the val or test dataset, after Resize'
                 )
-            found = sample['pred_instances']
-            result = {
-                name: _array(found[name]) for name in ('bboxes', 'scores', 'labels')
-            }
-            for kind in ('gt', 'ignored'):
-                instances = sample.get(f'{kind}_instances') or NOTHING
-                for name in NOTHING:
-                    result[f'{kind}_{name}'] = _array(instances[name])
-            self.results.append(result)
+            truth = []
+            for is_crowd, kind in enumerate(('gt_instances', 'ignored_instances')):
+                objects = sample.get(kind) or NOTHING
+                boxes = get_box_tensor(objects['bboxes']).tolist()
+                for (x1, y1, x2, y2), label in zip(boxes, objects['labels'].tolist()):
+                    box = [x1, y1, x2 - x1, y2 - y1]
+                    truth.append(dict(category_id=label, bbox=box, iscrowd=is_crowd))
+            found = detection_rows(0, InstanceData(**sample['pred_instances']))
+            self.results.append((found, truth))
 
-    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+    def compute_metrics(self, results: list[tuple[dict, list]]) -> dict[str, float]:
         """Compute the values over all images.
 
         Args:
             results: Everything that :meth:`process` kept, of all ranks.
         """
-        # Imported where it is used: a training without this metric needs no analysis.
         from ..analysis import measures
         from ..analysis.annotations import AnnotatedSet
-        from ..analysis.columns import concatenate, corner_columns
+        from ..analysis.columns import concatenate
         from ..analysis.matching import match_detections
 
         classes = [str(i) for i in range(len(self.dataset_meta['classes']))]
+        tables, annotations = [], []
+        for image_id, (found, truth) in enumerate(results):
+            tables.append(dict(found, image_id=found['image_id'] + image_id))
+            annotations += [dict(entry, image_id=image_id) for entry in truth]
         coco = dict(
             images=[dict(id=i) for i in range(len(results))],
-            annotations=list(_annotations(results)),
+            annotations=annotations,
             categories=[dict(id=i, name=name) for i, name in enumerate(classes)],
         )
-        detections = concatenate(
-            [
-                dict(
-                    image_id=np.full(len(result['scores']), image_id),
-                    label=result['labels'],
-                    score=result['scores'],
-                    **corner_columns(result['bboxes'].reshape(-1, 4)),
-                )
-                for image_id, result in enumerate(results)
-            ]
+        matched = match_detections(
+            concatenate(tables), AnnotatedSet(coco, classes), range(len(results))
         )
-        truth = AnnotatedSet(coco, classes=classes)
-        matched = match_detections(detections, truth, list(truth.images))
         good = matched.iou >= 0.5
-        olrp = np.array([row.lrp for row in measures.lrp_by_class(matched)])
         return dict(
             rank_correlation=measures.spearman(matched.score[good], matched.iou[good]),
             rank_correlation_all=measures.spearman(matched.score, matched.iou),
             laece=measures.laece(matched),
-            olrp=float(np.nanmean(olrp)) if not np.isnan(olrp).all() else float('nan'),
+            olrp=measures.nanmean([row.lrp for row in measures.lrp_by_class(matched)]),
         )
-
-
-def _annotations(results: list[dict]) -> Iterator[dict]:
-    """Yield the ground truth as COCO annotations."""
-    for image_id, result in enumerate(results):
-        for is_crowd, kind in enumerate(('gt', 'ignored')):
-            pairs = zip(result[f'{kind}_bboxes'], result[f'{kind}_labels'])
-            for (x1, y1, x2, y2), label in pairs:
-                yield dict(
-                    image_id=image_id,
-                    category_id=int(label),
-                    bbox=[x1, y1, x2 - x1, y2 - y1],
-                    iscrowd=is_crowd,
-                )
-
-
-def _array(value: Any) -> np.ndarray:
-    """Convert a tensor or one of mmdet's box types to an array."""
-    if isinstance(value, np.ndarray):
-        return value
-    return get_box_tensor(value).cpu().numpy()

@@ -28,24 +28,14 @@ class DeployableDetector(nn.Module):
         ConfigError: If the detector has a part that can't be exported.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, detector: SingleStageDetector, nms: bool) -> None:
         super().__init__()
         self.detector = detector.eval()
         self.head: Any = detector.bbox_head
+        self.preprocessor: Any = detector.data_preprocessor
         self.nms = nms
         self.test_cfg = self.head.test_cfg
         _refuse(detector, nms)
-        preprocessor = detector.data_preprocessor
-        self.divisor = preprocessor.pad_size_divisor
-        self.pad_value = float(preprocessor.pad_value)
-        self.is_bgr = not preprocessor._channel_conversion
-        mean = getattr(preprocessor, 'mean', torch.zeros(3, 1, 1))
-        std = getattr(preprocessor, 'std', torch.ones(3, 1, 1))
-        self.register_buffer('mean', mean.float().reshape(1, 3, 1, 1))
-        self.register_buffer('std', std.float().reshape(1, 3, 1, 1))
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """Detect objects in a batch of images.
@@ -67,32 +57,32 @@ class DeployableDetector(nn.Module):
             self._level(level, *maps)
             for level, maps in enumerate(zip(features, cls_scores, bbox_preds))
         ]
-        limit = sizes.flip(1).repeat(1, 2)[:, None].float()
-        parts = [torch.cat(part, dim=1) for part in zip(*rows)]
+        boxes, scores, *labels = (torch.cat(part, dim=1) for part in zip(*rows))
         last_coder = getattr(self.head.bbox_coder, 'stages', [self.head.bbox_coder])[-1]
         if getattr(last_coder, 'clip_border', True):
-            parts[0] = torch.minimum(parts[0].clamp(min=0), limit)
+            limit = sizes.flip(1).repeat(1, 2)[:, None].float()
+            boxes = torch.minimum(boxes.clamp(min=0), limit)
         if self.nms and self.test_cfg.get('min_bbox_size', -1) >= 0:
-            boxes, scores, labels = parts
             has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
-            parts = [boxes, scores.masked_fill(~has_area, -1.0), labels]
-        return tuple(parts)
+            scores = scores.masked_fill(~has_area, -1.0)
+        return boxes, scores, *labels
 
     def _preprocess(self, images: Tensor, sizes: Tensor) -> Tensor:
         """Normalise and pad as the detector does; return (N, 3, H', W')."""
+        preprocessor, pad_value = self.preprocessor, float(self.preprocessor.pad_value)
         x = images.permute(0, 3, 1, 2).float()
-        if self.is_bgr:
+        if not preprocessor._channel_conversion:  # the detector expects BGR
             x = x.flip(1)
-        x = (x - self.mean) / self.std
+        x = (x - getattr(preprocessor, 'mean', 0.0)) / getattr(preprocessor, 'std', 1.0)
         height, width = x.shape[-2:]
         rows = torch.arange(height, device=x.device)[None, :] < sizes[:, :1]
         columns = torch.arange(width, device=x.device)[None, :] < sizes[:, 1:]
         inside = rows[:, None, :, None] & columns[:, None, None, :]
         # (Not torch.where: torch 2.0 exports it with a double for a number.)
-        x = x.masked_fill(~inside, self.pad_value)
-        if self.divisor > 1:
-            down, right = (-height) % self.divisor, (-width) % self.divisor
-            x = F.pad(x, (0, right, 0, down), value=self.pad_value)
+        x = x.masked_fill(~inside, pad_value)
+        divisor = preprocessor.pad_size_divisor
+        if divisor > 1:
+            x = F.pad(x, (0, -width % divisor, 0, -height % divisor), value=pad_value)
         return x
 
     def _level(
@@ -105,61 +95,43 @@ class DeployableDetector(nn.Module):
             features: (N, F, H, W).
             logits: (N, A·C, H, W), of a cascade (N, K·A·C, H, W); with a softmax, C
                 includes the background.
-            deltas: (N, A·S·4, H, W).
+            deltas: (N, A·(S·4 + E), H, W).
         """
-        head = self.head
+        head, coder = self.head, self.head.bbox_coder
         anchors = head.prior_generator.single_level_grid_priors(
             features.shape[-2:], level, dtype=deltas.dtype, device=deltas.device
         )
         # Tracing takes shapes of what a head has reshaped for constants.
         batch = features.shape[0]
-        scores = self._scores(batch, logits)
-        deltas = _rows(batch, deltas, head.bbox_coder.encode_size)
-        if not self.nms:
-            # (expand() would fix the batch size while tracing.)
-            boxes = self._decode(batch, anchors.repeat(batch, 1, 1), deltas)
-            return boxes, self._final_scores(scores, deltas)
-
-        # Padding with rows that are no candidates lets top-k take a fixed number.
-        limit, classes = self.test_cfg.nms_pre, scores.shape[-1]
-        flat = F.pad(scores.flatten(1), (0, limit), value=-1.0)
-        best, index = flat.topk(limit, dim=1)
-        index = index.masked_fill(best < 0, 0)
-        best = best.masked_fill(best <= self.test_cfg.get('score_thr', 0), -1.0)
-        row = index // classes
-        columns = row[..., None].repeat(1, 1, deltas.shape[-1])
-        deltas = deltas.gather(1, columns)
-        boxes = self._decode(batch, anchors[row], deltas)
-        final = self._final_scores(best.clamp(min=0)[..., None], deltas)[..., 0]
-        return boxes, final.masked_fill(best < 0, -1.0), index % classes
-
-    def _scores(self, batch: int, logits: Tensor) -> Tensor:
-        """Return the scores of the classes, (N, K, C)."""
-        head = self.head
         if isinstance(head, ConsistentMixin):
             [logits] = head.merge_scores([logits])
-        rows = _rows(batch, logits, head.cls_out_channels)
-        if head.use_sigmoid_cls:
-            return rows.sigmoid()
-        return rows.softmax(dim=-1)[..., :-1]
-
-    def _final_scores(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Let the head's additions change the scores.
-
-        Args:
-            scores: (N, K, C), plain.
-            rows: Box outputs of these anchors, (N, K, S·4 + E).
-        """
-        for addition in getattr(self.head, 'additions', ()):
-            values = rows[..., self.head.addition_slice(addition)]
+        logits = _rows(batch, logits, head.cls_out_channels)
+        is_sigmoid = head.use_sigmoid_cls
+        scores = logits.sigmoid() if is_sigmoid else logits.softmax(dim=-1)[..., :-1]
+        rows = _rows(batch, deltas, coder.encode_size)
+        if self.nms:
+            # Padding with rows that are no candidates lets top-k take a fixed number.
+            limit, classes = self.test_cfg.nms_pre, scores.shape[-1]
+            flat = F.pad(scores.flatten(1), (0, limit), value=-1.0)
+            best, index = flat.topk(limit, dim=1)
+            index = index.masked_fill(best < 0, 0)
+            row = index // classes
+            anchors = anchors[row]
+            rows = rows.gather(1, row[..., None].repeat(1, 1, rows.shape[-1]))
+            scores = best.clamp(min=0)[..., None]
+        else:
+            # (expand() would fix the batch size while tracing.)
+            anchors = anchors.repeat(batch, 1, 1)
+        boxes = coder.decode(
+            anchors.reshape(-1, 4), rows.reshape(-1, coder.encode_size)
+        ).reshape(batch, -1, 4)
+        for addition in getattr(head, 'additions', ()):
+            values = rows[..., head.addition_slice(addition)]
             scores = addition.final_scores(scores, values)
-        return scores
-
-    def _decode(self, batch: int, boxes: Tensor, deltas: Tensor) -> Tensor:
-        """Decode all regression stages without clipping: (N, K, 4)."""
-        coder = self.head.bbox_coder
-        rows = deltas.reshape(-1, coder.encode_size)
-        return coder.decode(boxes.reshape(-1, 4), rows).reshape(batch, -1, 4)
+        if not self.nms:
+            return boxes, scores
+        rejected = best <= self.test_cfg.get('score_thr', 0)
+        return boxes, scores[..., 0].masked_fill(rejected, -1.0), index % classes
 
 
 def _rows(batch: int, x: Tensor, depth: int) -> Tensor:

@@ -62,11 +62,8 @@ def export_onnx(
     model = DeployableDetector(detector, nms)
     names = ['boxes', 'scores', 'labels'] if nms else ['boxes', 'scores']
     outputs = [f'candidate_{name}' if nms else name for name in names]
-    number, height, width = EXAMPLE
-    example = (
-        torch.zeros(number, height, width, 3, dtype=torch.uint8),
-        torch.tensor([[height, width]] * number),
-    )
+    images = torch.zeros(*EXAMPLE, 3, dtype=torch.uint8)
+    sizes = torch.tensor([EXAMPLE[1:]] * EXAMPLE[0])
     axes = dict(images={0: 'batch', 1: 'height', 2: 'width'}, sizes={0: 'batch'})
     axes.update({name: {0: 'batch', 1: 'rows'} for name in outputs})
     if tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 1):
@@ -78,7 +75,7 @@ def export_onnx(
         warnings.filterwarnings('ignore', 'Constant folding')
         torch.onnx.export(
             model,
-            example,
+            (images, sizes),
             buffer,
             opset_version=OPSET,
             input_names=['images', 'sizes'],

@@ -12,6 +12,8 @@ mmdet's order      (N, H·W·A)              image, place, anchor
 =================  ======================  ==================================
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -73,7 +75,7 @@ def is_channels_last(scores: Tensor) -> bool:
 
 
 def split_levels(
-    values: Tensor, levels: list[Tensor], num_channels: int
+    values: Tensor, levels: Sequence[Tensor], num_channels: int
 ) -> list[Tensor]:
     """Split values per anchor, (K, N, A), by level: (K, B, P) each."""
     counts = [x.shape[1] // num_channels * x.shape[2] * x.shape[3] for x in levels]

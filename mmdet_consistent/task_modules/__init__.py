@@ -1,7 +1,8 @@
 """Assigner and box coder of the later stages."""
 
 from .chained_bbox_coder import ChainedBBoxCoder
-from .max_iou import MatchRule, match_max_iou, paired_iou
+from .max_iou import MatchRule, match_max_iou
+from .overlaps import paired_iou
 from .second_pass_assigner import SecondPassAssigner, rule_of
 
 __all__ = [

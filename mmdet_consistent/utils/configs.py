@@ -1,6 +1,7 @@
 """Find our configs, also as ``mmdet_consistent::NAME.py`` in mmengine's configs."""
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -50,6 +51,16 @@ def config_path(name: str) -> str:
         f'mmdet_consistent has no config {name!r}; '
         + (f'did you mean {" or ".join(near)}?' if near else f'there are {known}')
     )
+
+
+def plain_datasets(config: object) -> Iterator[Any]:
+    """Yield the configs of the data sets in a ``dataset`` field, without wrappers."""
+    if isinstance(config, dict):
+        inner = config.get('datasets') or [config.get('dataset')]
+        if inner == [None]:
+            yield config
+        for other in inner:
+            yield from plain_datasets(other)
 
 
 def install_prefix() -> None:

@@ -5,11 +5,11 @@ a machine that slows down slows both, and does not change the ratio.
 """
 
 import gc
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import Callable, NamedTuple
 
+import numpy as np
 import torch
 
 Clock = Callable[[], float]
@@ -34,10 +34,7 @@ def summarize(values: Sequence[float]) -> Summary:
     """
     if not values:
         raise ValueError('no repetition to summarize: repetitions must be at least 1')
-    if len(values) == 1:
-        return Summary(values[0], values[0], values[0])
-    q1, median, q3 = statistics.quantiles(values, n=4, method='inclusive')
-    return Summary(median, q1, q3)
+    return Summary(*np.quantile(values, [0.5, 0.25, 0.75]).tolist())
 
 
 def ratios(values: Sequence[float], reference: Sequence[float]) -> list[float]:

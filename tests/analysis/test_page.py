@@ -65,7 +65,7 @@ def test_page_describes_every_picture_and_escapes_names(page):
 
 def test_chart_picture_table_and_words_agree(tmp_path):
     series = Series(0, 'ours', np.array([0.25, 0.75]), np.array([0.5, np.nan]))
-    chart = Chart('k', 'A title', 'A caption', 'x', 'y', [series])
+    chart = Chart('k', 'A title', 'x', 'y', [series])
     assert chart.table() == (['x', 'ours'], [['0.250', '0.500'], ['0.750', '–']])
     assert 'ours: 0.500 at 0.25, 0.500 at 0.25' in chart.alt()
     root = ElementTree.fromstring(inline_svg('k', save(chart, tmp_path)))
@@ -78,7 +78,7 @@ def test_chart_picture_table_and_words_agree(tmp_path):
 def test_chart_table_of_a_density_map_sums_quarters():
     grid = np.zeros((8, 8))
     grid[0, 7], grid[7, 7], grid[6, 7] = 3, 1, 1
-    chart = Chart('d', 't', 'c', 'in', 'out', [Series(0, 'm', (), grid)], 'density')
+    chart = Chart('d', 't', 'in', 'out', [Series(0, 'm', (), grid)], 'density')
     rows = chart.table()[1]
     assert rows[0][1:] == ['0', '0', '0', '3']
     assert rows[3][1:] == ['0', '0', '0', '2']

@@ -5,12 +5,10 @@ import math
 
 import pytest
 
-from mmdet_consistent.datasets.check import (
-    check_coco_set,
-    check_dataset_config,
-    check_voc_set,
-)
+from mmdet_consistent.datasets.check import check_dataset_config
+from mmdet_consistent.datasets.check_coco import check_coco_set
 from mmdet_consistent.datasets.check_image import check_image
+from mmdet_consistent.datasets.check_voc import check_voc_set
 from mmdet_consistent.datasets.problems import IMAGE, KEPT, OBJECT, DataError, check_box
 from tests.support import bad_data
 from tests.support.processes import ROOT, run_tool

@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import mmdet
 import pytest
 import torch
@@ -8,7 +10,14 @@ from mmengine.structures import InstanceData
 from mmengine.utils import digit_version
 from torch.nn.utils.rnn import pad_sequence
 
-from mmdet_consistent.task_modules import MatchRule, match_max_iou, max_iou, rule_of
+from mmdet_consistent.task_modules import (
+    MatchRule,
+    block_search,
+    dense_search,
+    match_max_iou,
+    max_iou,
+    rule_of,
+)
 from tests.reference import consistent as reference
 from tests.support.builders import instances
 from tests.support.strategies import boxes as boxes_of_sides
@@ -26,22 +35,37 @@ def padded(boxes):
     )
 
 
+@contextmanager
+def in_blocks_of(pairs):
+    """Search in small blocks, so that a few boxes make several of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (max_iou, block_search, dense_search):
+            patch.setattr(module, 'BLOCK', pairs)
+        patch.setattr(block_search, 'GROUP', 2)
+        patch.setattr(block_search, 'STRIP', 4)
+        yield
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     images=IMAGES,
     priors=PRIORS,
     outside=st.lists(st.booleans(), min_size=15, max_size=15),
-    block=st.sampled_from([1, 3, 20, None]),
+    block=st.sampled_from([1, 20, 2**16]),
+    gpu_way=st.booleans(),
 )
-def test_match_max_iou_equals_the_naive_reference(images, priors, outside, block):
+def test_match_max_iou_equals_the_naive_reference(
+    images, priors, outside, block, gpu_way
+):
     boxes = torch.tensor(priors, dtype=torch.float32)[None]
     gts, counts = padded([g for g, _ in images])
     ignores, _ = padded([i for _, i in images])
     valid = ~torch.tensor(outside[: len(priors)]).expand(len(images), -1)
-    gt_inds, _ = match_max_iou(
-        boxes, gts, counts, MatchRule(0.55, 0.35, ignore_iof_thr=0.3), valid, ignores,
-        block,
-    )  # fmt: skip
+    rule = MatchRule(0.55, 0.35, ignore_iof_thr=0.3)
+    with in_blocks_of(block):
+        gt_inds, _ = match_max_iou(
+            boxes, gts, counts, rule, valid, ignores, not gpu_way
+        )
     for row, (gt, ignore) in zip(gt_inds.tolist(), images):
         expected = reference.assign(priors, gt, ignore, 0.55, 0.35, 0.3)
         assert row == [-1 if o else e for o, e in zip(outside, expected)]
@@ -56,7 +80,7 @@ def test_match_max_iou_equals_the_naive_reference(images, priors, outside, block
     gt_max_assign_all=st.booleans(),
     iof=st.sampled_from([-1, 0.4]),
     wrt=st.booleans(),
-    block=st.sampled_from([1, 3, 20, None]),
+    block=st.sampled_from([1, 20, 2**16]),
     gpu_way=st.booleans(),
 )
 def test_match_max_iou_equals_mmdets_assigner_bit_for_bit(
@@ -75,10 +99,10 @@ def test_match_max_iou_equals_mmdets_assigner_bit_for_bit(
     ignores, _ = padded([i for _, i in images])
     inside = ~torch.tensor(outside[: len(priors)])
     valid = inside.expand(len(images), -1)
-    rule, select_rows = rule_of(assigner), not gpu_way
-    gt_inds, best = match_max_iou(
-        boxes[None], gts, counts, rule, valid, ignores, block, select_rows
-    )
+    with in_blocks_of(block):
+        gt_inds, best = match_max_iou(
+            boxes[None], gts, counts, rule_of(assigner), valid, ignores, not gpu_way
+        )
     for image, (gt, ignore) in enumerate(images):
         expected = assigner.assign(
             InstanceData(priors=boxes[inside]),
@@ -162,7 +186,7 @@ def test_iou_at_the_threshold_is_positive():
 
 @pytest.mark.parametrize('gpu_way', [False, True])
 def test_first_of_equal_ground_truths_wins_across_blocks(monkeypatch, gpu_way):
-    monkeypatch.setattr(max_iou, 'GPU_BLOCK', 1)
+    monkeypatch.setattr(dense_search, 'BLOCK', 1)
     far, here = [90.0, 90, 99, 99], [0.0, 0, 10, 10]
     gts = [far] * 3 + [here] + [far] * 11 + [here] * 2
     assert match_one([0.0, 0, 10, 9], gts, MatchRule(0.6, 0.5), not gpu_way) == 4

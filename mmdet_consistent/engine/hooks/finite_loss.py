@@ -1,10 +1,11 @@
 """Stops training at the first loss that is NaN or infinite, and explains it."""
 
-import math
 from collections.abc import Iterator
+from math import inf, isfinite
 from typing import Any, Optional
 
 import torch
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -43,12 +44,10 @@ class FiniteLossHook(Hook):
     def __init__(self, patience: Optional[int] = None) -> None:
         if patience is not None and patience < 0:
             raise ValueError(f'patience must be at least 0, got {patience}')
-        self.patience = patience
-        self.bad_steps = 0
-        self.skipped_steps = 0
-        self._scale = math.inf
-        self._features: Any = None
-        self._outputs: Any = None
+        self.patience: Any = patience
+        self.bad_steps = self.skipped_steps = 0
+        self._scale = inf
+        self._head = self._features = self._outputs = None  # type: Any
 
     def before_train(self, runner: Runner) -> None:
         """Watch the outputs of the detector's dense head; set the default patience."""
@@ -57,9 +56,11 @@ class FiniteLossHook(Hook):
             self._scale = scaler.get_scale()
         if self.patience is None:
             self.patience = 0 if scaler is None else 10
-        head = _dense_head(runner.model)
-        if head is not None:
-            head.register_forward_hook(self._keep)
+        model = unwrapped(runner.model)
+        # Of a single-stage detector, or the RPN of a two-stage one.
+        self._head = getattr(model, 'bbox_head', getattr(model, 'rpn_head', None))
+        if self._head is not None:
+            self._head.register_forward_hook(self._keep)
 
     def after_train_iter(
         self,
@@ -69,27 +70,24 @@ class FiniteLossHook(Hook):
         outputs: Optional[dict] = None,
     ) -> None:
         """Check the loss that was logged."""
-        losses = runner.message_hub.log_scalars
-        loss = losses.get('train/loss')
-        if loss is None or math.isfinite(loss.current()):
+        losses = {
+            name.removeprefix('train/'): log.current()
+            for name, log in runner.message_hub.log_scalars.items()
+            if name.startswith('train/') and 'loss' in name
+        }
+        if isfinite(losses.get('loss', 0)):
             self.bad_steps = 0
             self._watch_scale(runner, data_batch)
             self._features = self._outputs = None
             return
         self.bad_steps += 1
-        if self.bad_steps <= (self.patience or 0):
+        if self.bad_steps <= self.patience:
             runner.logger.warning(
-                f'the loss is {loss.current()}, {self.bad_steps} times in a row '
+                f'the loss is {losses["loss"]}, {self.bad_steps} times in a row '
                 f'(patience: {self.patience})'
             )
             return
-        bad = [
-            f'{name.removeprefix("train/")} is {value.current()}'
-            for name, value in losses.items()
-            if name.startswith('train/')
-            and 'loss' in name
-            and not math.isfinite(value.current())
-        ]
+        bad = [f'{n} is {value}' for n, value in losses.items() if not isfinite(value)]
         raise self._error(
             runner,
             data_batch,
@@ -107,7 +105,7 @@ class FiniteLossHook(Hook):
         before, self._scale = self._scale, optim.loss_scaler.get_scale()
         skipped = self._scale < min(before, 1.0)
         self.skipped_steps = self.skipped_steps + 1 if skipped else 0
-        if self.skipped_steps > (self.patience or 0):
+        if self.skipped_steps > self.patience:
             raise self._error(
                 runner,
                 data_batch,
@@ -121,7 +119,7 @@ class FiniteLossHook(Hook):
         self, runner: Runner, data_batch: Any, what: str, otherwise: str, remedy: str
     ) -> NonFiniteLossError:
         try:
-            origin = self._origin(_dense_head(runner.model), data_batch, otherwise)
+            origin = self._origin(data_batch, otherwise)
         except Exception as error:  # (of models and batches unlike mmdet's detectors)
             origin = f'Where it comes from could not be determined ({error!r}).'
         return NonFiniteLossError(
@@ -134,23 +132,20 @@ class FiniteLossHook(Hook):
         if head.training:
             self._features, self._outputs = inputs[0] if inputs else None, outputs
 
-    def _origin(
-        self, head: Optional[nn.Module], data_batch: Any, otherwise: str
-    ) -> str:
+    def _origin(self, data_batch: Any, otherwise: str) -> str:
         """Name the first tensor in the flow of data that isn't finite."""
         samples = (data_batch or {}).get('data_samples', [])
         paths = [getattr(sample, 'img_path', None) for sample in samples]
         for sample, path in zip(samples, paths):
-            boxes = sample.gt_instances.bboxes
-            boxes = getattr(boxes, 'tensor', boxes)
-            if not bool(torch.isfinite(boxes).all()):
+            if not get_box_tensor(sample.gt_instances.bboxes).isfinite().all():
                 return f'A ground-truth box of {path} is not finite.'
         images = f'(images: {", ".join(map(str, paths))})'
-        if head is None or self._outputs is None:
+        if self._outputs is None:
             return f'No outputs of a dense head were recorded {images}.'
-        for what, tensor in self._tensors(head):
-            image = _first_bad_image(tensor)
-            if image is not None:
+        for what, tensor in self._tensors(self._head):
+            good = tensor.detach().isfinite().flatten(1).all(dim=1)
+            if not good.all():
+                image = int((~good).nonzero()[0])
                 path = paths[image] if image < len(paths) else None
                 return (
                     f'The first tensor that is not finite: {what}, image {image} of '
@@ -163,37 +158,25 @@ class FiniteLossHook(Hook):
 
     def _tensors(self, head: Any) -> Iterator[tuple[str, Tensor]]:
         """Yield name and value of the head's inputs and outputs, (N, …) each."""
-        yield from _levels('the features of', self._features)
+        for what, levels in self._outputs_by_name(head):
+            for level, tensor in enumerate(() if levels is None else levels):
+                if torch.is_tensor(tensor):
+                    yield f'{what} level {level}', tensor
+
+    def _outputs_by_name(self, head: Any) -> Iterator[tuple[str, Any]]:
+        yield 'the features of', self._features
         outputs = self._outputs
         if not isinstance(outputs, tuple) or len(outputs) < 2:
-            yield from _levels("the head's output,", outputs)
+            yield "the head's output,", outputs
             return
-        yield from _levels('the classification output of', outputs[0])
+        yield 'the classification output of', outputs[0]
         if hasattr(head, 'split_preds'):
             for stage, levels in enumerate(head.split_preds(outputs[1])):
-                yield from _levels(f'the regression output of stage {stage},', levels)
+                yield f'the regression output of stage {stage},', levels
             # Where all stages are finite, only the additions' values are left.
             names = ' and '.join(type(x).__name__ for x in head.additions)
-            yield from _levels(f'the values of {names or "no addition"} of', outputs[1])
+            yield f'the values of {names or "no addition"} of', outputs[1]
         else:
-            yield from _levels('the regression output of', outputs[1])
+            yield 'the regression output of', outputs[1]
         for number, output in enumerate(outputs[2:], start=3):
-            yield from _levels(f"the head's output number {number},", output)
-
-
-def _dense_head(model: nn.Module) -> Optional[nn.Module]:
-    """The head of a single-stage detector, or the RPN of a two-stage one."""
-    model = unwrapped(model)
-    return getattr(model, 'bbox_head', getattr(model, 'rpn_head', None))
-
-
-def _levels(what: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors in a list of levels, and what to call them."""
-    for level, tensor in enumerate(value if value is not None else ()):
-        if torch.is_tensor(tensor):
-            yield f'{what} level {level}', tensor
-
-
-def _first_bad_image(tensor: Tensor) -> Optional[int]:
-    good = torch.isfinite(tensor.detach()).flatten(1).all(dim=1)
-    return None if bool(good.all()) else int((~good).nonzero()[0])
+            yield f"the head's output number {number},", output

@@ -12,12 +12,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
-from mmengine.runner import (
-    BaseLoop,
-    EpochBasedTrainLoop,
-    IterBasedTrainLoop,
-    Runner,
-)
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
 from ...utils import atomic
 from ..checkpoint import CheckpointError, check_resumable, newest_good
@@ -42,11 +37,8 @@ class SafeCheckpointHook(CheckpointHook):
     * Resuming from a file that holds weights only is refused.
     """
 
-    file_backend: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._lock: Any = None
+    file_backend: Any = None  # until training starts
+    _lock: Any = None
 
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint to resume from, if none is given.
@@ -80,7 +72,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Lock the folder, set up safe writing, and catch up on a validation."""
         self._lock_folder(runner)
         super().before_train(runner)
-        if not self.by_epoch and isinstance(runner.train_loop, EpochBasedTrainLoop):
+        if not self.by_epoch and not isinstance(runner.train_loop, IterBasedTrainLoop):
             runner.logger.warning(
                 'checkpoints between epochs (by_epoch=False) in a training by epochs: '
                 'mmengine would resume one with its epoch from the start, so the '
@@ -115,7 +107,7 @@ class SafeCheckpointHook(CheckpointHook):
     @contextlib.contextmanager
     def _delaying_removals(self) -> Iterator[None]:
         """Remove old files at the end of the block: then the new one is there."""
-        backend = getattr(self, 'file_backend', None)  # only in trainings
+        backend = self.file_backend
         if not isinstance(backend, LocalBackend):
             yield
             return

@@ -1,6 +1,7 @@
 """Makes random numbers depend on the place in a run, not on interruptions."""
 
 import random
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -44,7 +45,7 @@ class SeedHook(Hook):
         seed_all(*place)
         loader = loop.dataloader
         if getattr(loader, 'num_workers', 0) > 0:
-            loader.worker_init_fn = partial(_seed_worker, place=place)
+            loader.worker_init_fn = partial(seed_all, *place)  # and the worker's id
             # Persistent workers would continue the last epoch's streams, which a
             # resumed run does not have: let the loader start new ones.
             loader._iterator = None
@@ -63,20 +64,13 @@ def seed_all(*place: int) -> None:
     torch.manual_seed((int(words[2]) << 32) | int(words[3]))
 
 
-def _seed_worker(worker_id: int, place: tuple[int, ...]) -> None:
-    seed_all(*place, worker_id)
-
-
-class _SeededIterator:
+class _SeededIterator(Iterator):
     """An endless iterator over batches that seeds before each of them."""
 
     def __init__(self, batches: Any, runner: Runner) -> None:
         self.batches = batches
         self.seed, self.rank = runner.seed, runner.rank
         self.count = 0
-
-    def __iter__(self) -> '_SeededIterator':
-        return self
 
     def __next__(self) -> Any:
         seed_all(self.seed, self.count, self.rank)

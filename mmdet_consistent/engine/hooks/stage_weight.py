@@ -131,8 +131,7 @@ def _later_heads(runner: Runner) -> list[tuple[Any, tuple[float, ...]]]:
             "model.bbox_head.type to 'ConsistentRetinaHead' or 'ConsistentSSDHead', "
             'or leave the hook out'
         )
-    found = [(head, tuple(head.stage_loss_weights)) for head in heads]
-    later = [(head, weights) for head, weights in found if any(weights[1:])]
+    later = [head for head in heads if any(head.stage_loss_weights[1:])]
     if not later:
         raise ValueError(
             'StageLossWeightHook: no later label stage has a weight to ramp '
@@ -140,4 +139,4 @@ def _later_heads(runner: Runner) -> list[tuple[Any, tuple[float, ...]]]:
             f'{heads[0].stage_loss_weights}): set label_stages to 2, or leave the '
             'hook out'
         )
-    return later
+    return [(head, tuple(head.stage_loss_weights)) for head in later]

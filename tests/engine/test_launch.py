@@ -2,8 +2,11 @@ import pytest
 from mmengine.config import Config
 
 import mmdet_consistent  # noqa: F401
-from mmdet_consistent.engine.launch import friendly_errors
-from mmdet_consistent.engine.safeguards import add_safeguards, check_names
+from mmdet_consistent.engine.launch import (
+    add_safeguards,
+    check_names,
+    friendly_errors,
+)
 from mmdet_consistent.utils.errors import ConfigError, UserError
 
 

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmdet_consistent.datasets.voc_to_coco import convert
+from tools.convert_voc import convert
 
 ROOT = Path(__file__).resolve().parents[2]
 OBJECT = (
