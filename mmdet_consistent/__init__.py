@@ -30,9 +30,11 @@ from .heads import (
 )
 from .task_modules import ChainedBBoxCoder, SecondPassAssigner
 from .utils.configs import config_path, config_root, install_prefix
+from .utils.pretrained import install_names
 from .version import __version__
 
 install_prefix()
+install_names()
 
 __all__ = [
     'Addition',
