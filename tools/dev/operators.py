@@ -33,6 +33,7 @@ from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
+from mmdet_consistent.engine import make_safe
 from mmdet_consistent.ops import catalogue, extension
 from mmdet_consistent.utils import atomic
 from mmdet_consistent.utils.tables import markdown_table
@@ -349,6 +350,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)
+    make_safe()  # mmdet's SSD predicts with it alone
     init_default_scope('mmdet')
     torch.set_num_threads(1)
     data = json.loads(DATA.read_text('utf-8')) if DATA.is_file() else {}
