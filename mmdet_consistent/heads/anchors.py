@@ -1,17 +1,22 @@
 """Prior anchors, kept from one training step to the next, and refined anchors."""
 
-from collections.abc import Callable, Hashable
+import math
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
 from mmdet.models.task_modules.coders import BaseBBoxCoder
-from mmdet.models.task_modules.prior_generators import anchor_inside_flags
-from mmdet.structures.bbox import get_box_tensor
+from mmdet.models.task_modules.prior_generators import (
+    AnchorGenerator,
+    anchor_inside_flags,
+)
 from torch import Tensor
+
+from ..task_modules.box_deltas import decode_boxes
 
 
 class ShapeCache:
-    """Results that depend on shapes alone, for the shapes seen last.
+    """Results that depend on shapes alone, for the shapes used last.
 
     A copy starts empty: an averaged or saved model has no use for them.
 
@@ -25,11 +30,11 @@ class ShapeCache:
 
     def get(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return the result kept for ``key``, or compute and keep it."""
-        if key not in self._results:
-            if len(self._results) >= self.capacity:
-                del self._results[next(iter(self._results))]
-            self._results[key] = compute()
-        return self._results[key]
+        result = self._results.pop(key) if key in self._results else compute()
+        if len(self._results) >= self.capacity:
+            del self._results[next(iter(self._results))]
+        self._results[key] = result  # the last of the dict is the one used last
+        return result
 
     def __deepcopy__(self, memo: dict) -> 'ShapeCache':
         return ShapeCache(self.capacity)
@@ -38,14 +43,53 @@ class ShapeCache:
         return ShapeCache, (self.capacity,)
 
 
+def padding_flags(
+    prior_generator: AnchorGenerator,
+    sizes: Sequence[tuple],
+    batch_img_metas: list[dict],
+    device: torch.device,
+) -> Tensor:
+    """Return which anchors have a cell that meets their own image.
+
+    The flags are those of ``prior_generator.valid_flags``. They are set by slices, so
+    that no size has to be copied to the device.
+
+    Args:
+        prior_generator: mmdet's anchor generator.
+        sizes: (H, W) of each level.
+        batch_img_metas: ``pad_shape`` of each image.
+        device: Device of the result.
+
+    Returns:
+        (N, ΣHWA) bool.
+    """
+    anchors = prior_generator.num_base_priors
+    cells = [h * w * a for (h, w), a in zip(sizes, anchors)]
+    flags = torch.ones(
+        len(batch_img_metas), sum(cells), dtype=torch.bool, device=device
+    )
+    for image, meta in zip(flags, batch_img_metas):
+        height, width = meta['pad_shape'][:2]
+        for level, (h, w), stride in zip(
+            image.split(cells), sizes, prior_generator.strides
+        ):
+            grid = level.view(h, w, -1)
+            rows, columns = math.ceil(height / stride[1]), math.ceil(width / stride[0])
+            if rows < h:
+                grid[rows:] = False
+            if columns < w:
+                grid[:, columns:] = False
+    return flags
+
+
 def inside_flags(
-    boxes: Tensor, flags: list, batch_img_metas: list[dict], allowed_border: int
+    boxes: Tensor, flags: Tensor, batch_img_metas: list[dict], allowed_border: int
 ) -> Tensor:
     """Return which anchors of each image take part in training.
 
     Args:
         boxes: A⁰, (A, 4), float32, xyxy in pixels.
-        flags: Valid flags of each image and level.
+        flags: Valid flags, (N, A) bool.
         batch_img_metas: ``img_shape`` of each image.
         allowed_border: Pixels by which an anchor may leave the image; negative: any.
 
@@ -55,15 +99,15 @@ def inside_flags(
     Raises:
         ValueError: If an image has no anchor inside it.
     """
+    if allowed_border < 0:
+        return flags
     valid = torch.stack(
         [
-            anchor_inside_flags(
-                boxes, torch.cat(levels), meta['img_shape'][:2], allowed_border
-            )
-            for levels, meta in zip(flags, batch_img_metas)
+            anchor_inside_flags(boxes, own, meta['img_shape'][:2], allowed_border)
+            for own, meta in zip(flags, batch_img_metas)
         ]
     )
-    if allowed_border >= 0 and not valid.any(dim=1).all():
+    if not valid.any(dim=1).all():
         raise ValueError(
             f'train_cfg.allowed_border={allowed_border} excludes every anchor of an '
             'image in this batch: set it to -1 to use all anchors, or give the anchor '
@@ -89,14 +133,12 @@ def refine_boxes(
         non-finite or empty is excluded from all later stages and keeps its last valid
         value.
     """
-    boxes = boxes.expand_as(deltas)
     with torch.autocast(boxes.device.type, enabled=False):
-        refined = bbox_coder.decode(
-            boxes.flatten(0, 1), deltas.detach().float().flatten(0, 1)
-        )
-    refined = get_box_tensor(refined).view_as(boxes)
+        refined = decode_boxes(bbox_coder, boxes, deltas.detach().float())
     x1, y1, x2, y2 = refined.unbind(-1)
-    area = (x2 - x1) * (y2 - y1)
+    width = x2 - x1
+    area = width * (y2 - y1)
     # False for a NaN, too.
-    has_area = (x2 > x1) & (y2 > y1) & (area > 0) & (area < float('inf'))
-    return torch.where(has_area[..., None], refined, boxes), valid & has_area
+    has_area = (width > 0) & (area > 0) & (area < float('inf'))
+    planes = torch.where(has_area, refined.movedim(-1, 0), boxes.movedim(-1, 0))
+    return planes.movedim(0, -1), valid & has_area

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 import torch
 from mmdet.models.dense_heads.anchor_head import AnchorHead
+from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import cat_boxes, get_box_tensor
 from mmdet.utils import InstanceList
@@ -16,9 +17,14 @@ from torch import Tensor, nn
 
 from ..task_modules import ChainedBBoxCoder, SecondPassAssigner
 from .addition import Addition
-from .anchors import ShapeCache, inside_flags
+from .anchors import ShapeCache, inside_flags, padding_flags
 from .box_loss import BoxLoss
-from .box_output import StagedConv2d, reset_later_outputs, split_outputs
+from .box_output import (
+    StagedConv2d,
+    joined_once,
+    reset_later_outputs,
+    split_outputs,
+)
 from .cls_loss import label_set_losses
 from .first_stage import choose_first_stage
 from .options import default_assigners, one_per_stage
@@ -205,32 +211,45 @@ class ConsistentBase(Base):
 
     # ------------------------------------------------------------------- anchors
 
+    def has_plain_anchors(self) -> bool:
+        """Return whether anchors depend on shapes alone, in mmdet's plain way."""
+        generator = type(self.prior_generator)
+        return (
+            self.base_class().get_anchors is AnchorHead.get_anchors
+            and getattr(generator, 'valid_flags', None) is AnchorGenerator.valid_flags
+        )
+
     def get_anchors(
         self,
         featmap_sizes: Sequence[tuple],
         batch_img_metas: list[dict],
         device: Union[torch.device, str] = 'cuda',
     ) -> tuple[list, list]:
-        """Return the base head's anchors and valid flags, cached by their shapes.
+        """Return the base head's anchors and valid flags.
 
-        A batch of differently padded images shares its anchors, and each image finds
-        its own flags.
+        Plain anchors are shared by the images of a batch, and kept for later batches of
+        the same size.
         """
-        generate = partial(super().get_anchors, featmap_sizes, device=device)
-        cache = self.__dict__.setdefault('_anchor_cache', ShapeCache(32))
-        mode = torch.is_inference_mode_enabled()
-        key = (tuple(map(tuple, featmap_sizes)), str(device), mode)
-
-        def flags_of(meta: dict) -> list:
-            return generate([meta])[1][0]
-
-        anchors = cache.get(key, lambda: generate(batch_img_metas[:1])[0][0])
+        if not self.has_plain_anchors():
+            return super().get_anchors(featmap_sizes, batch_img_metas, device=device)
+        anchors = self._kept_anchors(featmap_sizes, device)
         flags = [
-            cache.get((*key, *meta['pad_shape'][:2]), partial(flags_of, meta))
+            self.prior_generator.valid_flags(featmap_sizes, meta['pad_shape'], device)
             for meta in batch_img_metas
         ]
-        # Each image gets lists of its own: some heads write into them.
-        return [list(anchors) for _ in flags], [list(levels) for levels in flags]
+        # Each image gets a list of its own: some heads write into it.
+        return [list(anchors) for _ in flags], flags
+
+    def _kept_anchors(
+        self, sizes: Sequence[tuple], device: Union[torch.device, str]
+    ) -> list:
+        """Return the plain anchors of each level, as kept or newly computed."""
+        cache = self.__dict__.setdefault('_anchor_cache', ShapeCache(64))
+        mode = torch.is_inference_mode_enabled()
+        return cache.get(
+            (*map(tuple, sizes), str(device), mode),
+            lambda: self.prior_generator.grid_priors(sizes, device=device),
+        )
 
     def prior_anchors(
         self, cls_scores: list[Tensor], batch_img_metas: list[dict]
@@ -240,14 +259,24 @@ class ConsistentBase(Base):
         Raises:
             ValueError: If an image has no anchor inside it.
         """
-        sizes = [scores.shape[-2:] for scores in cls_scores]
+        sizes = [tuple(scores.shape[-2:]) for scores in cls_scores]
         device = cls_scores[0].device
-        anchors, flags = self.get_anchors(sizes, batch_img_metas, device=device)
-        boxes = get_box_tensor(cat_boxes(anchors[0])).float()
+        if self.has_plain_anchors():
+            anchors = self._kept_anchors(sizes, device)
+            flags = padding_flags(self.prior_generator, sizes, batch_img_metas, device)
+        else:
+            images, levels = self.get_anchors(sizes, batch_img_metas, device=device)
+            anchors, flags = images[0], torch.stack([torch.cat(x) for x in levels])
+        boxes = get_box_tensor(cat_boxes(anchors)).float()
         border = self.train_cfg['allowed_border']
         return boxes[None], inside_flags(boxes, flags, batch_img_metas, border)
 
     # ------------------------------------------------------------------- outputs
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the outputs of all levels as the base head."""
+        with joined_once(self):
+            return super().forward(*args, **kwargs)
 
     def split_scores(self, cls_scores: list[Tensor]) -> list[list[Tensor]]:
         """Split levels of logits by stage; a shared output makes a single stage."""

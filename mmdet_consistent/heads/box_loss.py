@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from mmdet.models import losses as mmdet_losses
 from mmdet.models.task_modules.coders import BaseBBoxCoder
-from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
+from ..task_modules.box_deltas import decode_boxes, encode_boxes
 from .targets import StageTargets
 
 # Losses that compare boxes whatever `reg_decoded_bbox` says.
@@ -65,10 +65,10 @@ class BoxLoss:
         anchors, gt_bboxes = targets.boxes_of(rows), targets.matched_bboxes(rows)
         pred = torch.where(is_positive, pred, 0)
         if self.uses_decoded_boxes:
-            pred = get_box_tensor(self.bbox_coder.decode(anchors, pred))
+            pred = decode_boxes(self.bbox_coder, anchors, pred)
             target = gt_bboxes
         else:
-            target = self.bbox_coder.encode(anchors, gt_bboxes)
+            target = encode_boxes(self.bbox_coder, anchors, gt_bboxes)
         # A row that is not positive is its own target, and so costs nothing.
         target = torch.where(is_positive, target, pred.detach())
         if self.is_rowwise:  # weights would make the host wait for a GPU

@@ -7,7 +7,9 @@ A box output has shape (N, A·D, H, W). For each of A anchors, its D channels ar
     E values of the additions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +96,7 @@ class StagedConv2d(nn.Conv2d):
         self.later_stages = nn.ModuleList(
             LaterOutput(conv, self.num_anchors, value) for value in values
         )
+        self.kept: Optional[tuple[Tensor, Tensor]] = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the deltas of all stages, and the additions' values.
@@ -105,6 +108,10 @@ class StagedConv2d(nn.Conv2d):
             (N, A·D, H, W). After mmdet's permutation, ``reshape(-1, D)`` gives one row
             per anchor.
         """
+        return self._conv_forward(x, *(self.kept or self.joined()))
+
+    def joined(self) -> tuple[Tensor, Tensor]:
+        """Join weight and bias of all outputs."""
         first_bias = self.bias
         if first_bias is None:
             first_bias = self.weight.new_zeros(self.out_channels)
@@ -114,7 +121,20 @@ class StagedConv2d(nn.Conv2d):
             torch.cat([x.unflatten(0, (self.num_anchors, -1)) for x in part], dim=1)
             for part in zip(*outputs)
         )
-        return self._conv_forward(x, weight.flatten(0, 1), bias.flatten())
+        return weight.flatten(0, 1), bias.flatten()
+
+
+@contextmanager
+def joined_once(module: nn.Module) -> Iterator[None]:
+    """Join the weights of each staged convolution once, not at each call."""
+    staged = [m for m in module.modules() if isinstance(m, StagedConv2d)]
+    try:
+        for conv in staged:
+            conv.kept = conv.joined()
+        yield
+    finally:
+        for conv in staged:
+            conv.kept = None
 
 
 def reset_later_outputs(module: nn.Module) -> None:

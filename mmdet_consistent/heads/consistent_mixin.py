@@ -34,7 +34,7 @@ from typing import Any, Optional, Union
 from mmdet.utils import InstanceList, OptInstanceList
 from torch import Tensor
 
-from ..losses.layout import flatten_levels
+from ..losses.layout import flatten_deltas
 from ..utils.device import may_select_rows
 from .addition import TrainingBatch
 from .anchors import refine_boxes
@@ -140,7 +140,7 @@ class ConsistentMixin(ConsistentBase):
 
         gts = GroundTruth.pad(batch_gt_instances, batch_gt_instances_ignore)
         preds[0] = self.first_stage_deltas(preds[0])
-        deltas = [flatten_levels(levels, 4) for levels in preds]
+        deltas = [flatten_deltas(levels) for levels in preds]
         boxes, valid = self.prior_anchors(cls_scores, batch_img_metas)  # A⁰
         targets: dict[int, StageTargets] = {}
         for stage in self.stages:

@@ -90,14 +90,14 @@ class StageTargets:
 
 
 class GroundTruth(NamedTuple):
-    """Ground truth of a batch, padded with zeros to the image that has most.
+    """Ground truth of a batch, padded to the image that has most.
 
     Attributes:
-        bboxes: (N, G, 4) float32, xyxy in pixels; G is at least 1.
-        labels: (N, G) long.
+        bboxes: (N, G, 4) float32, xyxy in pixels, padded with 0; G is at least 1.
+        labels: (N, G) long, padded with -1.
         counts: Number of ground truths per image, (N,) long.
-        ignore_bboxes: Ignore regions, (N, I, 4), xyxy in pixels; ``None`` if there are
-            none.
+        ignore_bboxes: Ignore regions, (N, I, 4), xyxy in pixels, padded with 0;
+            ``None`` if there are none.
         instances: The same as mmdet passes it, per image.
         instances_ignore: Likewise; ``None`` for an image without ignore regions.
     """
@@ -121,10 +121,10 @@ class GroundTruth(NamedTuple):
         """
         labels = [gt.labels for gt in instances]
         bboxes = [get_box_tensor(gt.bboxes).float() for gt in instances]
-        counts = [len(label) for label in labels]
-        if max(counts) == 0:
+        if not any(map(len, labels)):
             bboxes = [boxes.new_zeros((1, 4)) for boxes in bboxes]
-            labels = [label.new_zeros((1,)) for label in labels]
+            labels = [label.new_full((1,), -1) for label in labels]
+        padded_labels = pad_sequence(labels, batch_first=True, padding_value=-1)
         ignored = list(instances_ignore or [None] * len(instances))
         ignore_bboxes = None
         if any(i is not None and len(i) > 0 for i in ignored):
@@ -135,8 +135,8 @@ class GroundTruth(NamedTuple):
             ignore_bboxes = pad_sequence(regions, batch_first=True)
         return cls(
             bboxes=pad_sequence(bboxes, batch_first=True),
-            labels=pad_sequence(labels, batch_first=True),
-            counts=torch.tensor(counts, device=bboxes[0].device),
+            labels=padded_labels,
+            counts=(padded_labels >= 0).sum(dim=1),  # no list travels to the device
             ignore_bboxes=ignore_bboxes,
             instances=instances,
             instances_ignore=ignored,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..utils.device import may_select_rows
+from ..utils.device import may_select_rows, may_use_kernels
 from .blocks import block_size, row_blocks
 
 # An infinite logit counts as this much, so that loss and gradient stay finite.
@@ -47,13 +47,21 @@ def focal_losses(
         The sums, (K,), float32 (float64 if the logits are), not yet normalised. The
         gradient reaches only the logits.
     """
+    if may_use_kernels(logits[0], select_rows):
+        from .focal_kernel import focal_sums
+
+        return focal_sums(logits, labels, weights, gamma, alpha)
     select = may_select_rows(logits[0], select_rows)
     tensors = *logits, *labels, *weights
     return _FocalLosses.apply(gamma, alpha, select, len(logits), *tensors)
 
 
 class _FocalLosses(torch.autograd.Function):
-    """Keeps the slope of the background terms, which becomes the gradient."""
+    """Keeps the slope of the background terms, which becomes the gradient.
+
+    Slopes of float16 logits would be rounded to 0 before they meet the loss scale. They
+    are computed anew instead, and rounded when they are multiplied.
+    """
 
     @staticmethod
     def forward(
@@ -69,18 +77,18 @@ class _FocalLosses(torch.autograd.Function):
         slopes: list[Optional[Tensor]] = []
         losses: Any = 0.0
         for part, (logits, labels, weights) in enumerate(_parts(tensors)):
-            row_sums, slope = _background(
-                logits, labels, gamma, alpha, ctx.needs_input_grad[4 + part]
-            )
+            slope = None
+            if ctx.needs_input_grad[4 + part] and logits.dtype != torch.float16:
+                slope = _empty_like(logits)
             slopes.append(slope)
+            row_sums = _background(logits, labels, gamma, alpha, slope)
             losses = losses + sum_float64(weights * row_sums, (1, 2))
 
-            cells = _label_cells(logits, labels, select)
+            cells = _label_cells(logits, labels, weights, select)
             background, _ = _terms(cells.logits, gamma, 1 - alpha)
             positive, _ = _terms(-cells.logits, gamma, alpha)
-            terms = torch.where(cells.is_label, positive, background) * cells.counts
-            terms = terms * weights[:, None, cells.row, cells.place]
-            losses = losses + sum_float64(terms.flatten(1), 1)
+            terms = torch.where(cells.is_label, positive, background) * cells.is_first
+            losses = losses + sum_float64((terms * cells.weights).flatten(1), 1)
         ctx.save_for_backward(*tensors)
         ctx.slopes = slopes
         return losses.to(torch.promote_types(tensors[0].dtype, torch.float32))
@@ -93,26 +101,32 @@ class _FocalLosses(torch.autograd.Function):
             if not ctx.needs_input_grad[4 + part]:
                 grads.append(None)
                 continue
-            slope, ctx.slopes[part] = ctx.slopes[part], None
-            if slope is None:  # a second backward pass through the same graph
-                _, slope = _background(logits, labels, ctx.gamma, ctx.alpha, True)
             weights = weights.to(grad.dtype) * grad[:, None, None]
             row_weights = weights.sum(dim=0)
-            # In place: another array of this size would be the largest of all.
-            grad_logits = slope.mul_(row_weights[:, None].to(slope.dtype))
+            grad_logits, ctx.slopes[part] = ctx.slopes[part], None
+            if grad_logits is None:  # float16, or a second pass through the same graph
+                grad_logits = _empty_like(logits)
+                _background(
+                    logits, labels, ctx.gamma, ctx.alpha, grad_logits, row_weights
+                )
+            else:  # in place: another array of this size would be the largest of all
+                grad_logits.mul_(row_weights[:, None].to(grad_logits.dtype))
 
             # A label's cell is positive for some sets and background for others.
-            cells = _label_cells(logits, labels, ctx.select)
-            as_positive = weights[:, None, cells.row, cells.place] * cells.is_label
-            as_positive = as_positive.sum(dim=0)
-            as_background = row_weights[cells.row, cells.place] - as_positive
+            cells = _label_cells(logits, labels, weights, ctx.select)
+            as_positive = (cells.weights * cells.is_label).sum(dim=0)
+            as_background = cells.weights.sum(dim=0) - as_positive
             _, background = _terms(cells.logits, ctx.gamma, 1 - ctx.alpha)
             _, positive = _terms(-cells.logits, ctx.gamma, ctx.alpha)
             value = as_background * background - as_positive * positive
             # Sets with the same label write the same value.
-            grad_logits[cells.row, cells.column, cells.place] = value.to(logits.dtype)
+            cells.write(grad_logits, value.to(logits.dtype))
             grads.append(grad_logits)
         return (None, None, None, None, *grads, *[None] * (2 * ctx.num_parts))
+
+
+def _empty_like(logits: Tensor) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
 def _parts(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -125,45 +139,50 @@ class _LabelCells(NamedTuple):
     """The cells that L = K label sets label, in rows of shape R.
 
     Attributes:
-        row: Index into B, of a shape that broadcasts to R.
+        rows: Index of the rows into B and P; ``None`` for all rows.
         column: Class of each set's cell, (L, *R). A background row has no such cell and
             gets the last class.
-        place: Index into P, as ``row``.
         logits: (L, *R), float32 at least, clamped.
+        weights: (K, 1, *R).
         is_label: Whether a cell is the label of each set, (K, L, *R).
-        counts: Whether a cell is a label that no earlier set has, (L, *R).
+        is_first: Whether a cell is a label that no earlier set has, (L, *R).
     """
 
-    row: Tensor
+    rows: Optional[tuple[Tensor, Tensor]]
     column: Tensor
-    place: Tensor
     logits: Tensor
+    weights: Tensor
     is_label: Tensor
-    counts: Tensor
+    is_first: Tensor
+
+    def write(self, target: Tensor, values: Tensor) -> None:
+        """Write values (L, *R) into their cells of ``target``, (B, C, P)."""
+        if self.rows is None:
+            target.scatter_(1, self.column.movedim(0, 1), values.movedim(0, 1))
+        else:
+            target[self.rows[0], self.column, self.rows[1]] = values
 
 
-def _label_cells(logits: Tensor, labels: Tensor, select: bool) -> _LabelCells:
+def _label_cells(
+    logits: Tensor, labels: Tensor, weights: Tensor, select: bool
+) -> _LabelCells:
     """Look up the labelled cells, in the rows that have one or in all rows."""
-    rows, classes, places = logits.shape
+    classes = logits.shape[1]
+    rows: Any = None
     if select:
-        row, place = torch.where((labels < classes).any(dim=0))
+        rows = row, place = torch.where((labels < classes).any(dim=0))
+        labels, weights = labels[:, row, place], weights[:, row, place]
+        column = labels.clamp(max=classes - 1)
+        x = logits[row, column, place]
     else:
-        row = torch.arange(rows, device=labels.device)[:, None]
-        place = torch.arange(places, device=labels.device)
-    labels = labels[:, row, place]
-    column = labels.clamp(max=classes - 1)
-    x = logits[row, column, place]
-    counts = labels < classes
+        column = labels.clamp(max=classes - 1)
+        x = logits.gather(1, column.movedim(0, 1)).movedim(1, 0)
+    is_first = labels < classes
     for index in range(1, len(labels)):
-        counts[index] &= (labels[:index] != labels[index]).all(dim=0)
-    return _LabelCells(
-        row,
-        column,
-        place,
-        clamp_logits(x.to(torch.promote_types(x.dtype, torch.float32))),
-        labels[:, None] == column,
-        counts,
-    )
+        is_first[index] &= (labels[:index] != labels[index]).all(dim=0)
+    x = clamp_logits(x.to(torch.promote_types(x.dtype, torch.float32)))
+    is_label = labels[:, None] == column
+    return _LabelCells(rows, column, x, weights[:, None], is_label, is_first)
 
 
 def _terms(
@@ -190,20 +209,29 @@ def _terms(
 
 
 def _background(
-    logits: Tensor, labels: Tensor, gamma: float, alpha: float, keep_slope: bool
-) -> tuple[Tensor, Optional[Tensor]]:
+    logits: Tensor,
+    labels: Tensor,
+    gamma: float,
+    alpha: float,
+    slope: Optional[Tensor] = None,
+    row_weights: Optional[Tensor] = None,
+) -> Tensor:
     """Sum the background terms block by block, without the labelled cells.
 
+    Args:
+        logits: (B, C, P).
+        labels: (K, B, P).
+        gamma: γ.
+        alpha: α.
+        slope: Where to write the slope, (B, C, P): 0 in the cells left out.
+        row_weights: Factors of the slope, (B, P).
+
     Returns:
-        The sum of each row, (B, P), and, if asked for, the slope, (B, C, P), 0 in the
-        cells left out.
+        The sum of each row, (B, P), float32 at least.
     """
     rows, classes, places = logits.shape
     dtype = torch.promote_types(logits.dtype, torch.float32)
     row_sums = torch.zeros((rows, places), dtype=dtype, device=logits.device)
-    slope = None
-    if keep_slope:
-        slope = torch.empty_like(logits, memory_format=torch.contiguous_format)
     for part in row_blocks(logits, block_size(logits)):
         x = logits[part[0], :, part[1]]
         clamped = x.new_empty((len(x), classes + 1, x.shape[2]), dtype=dtype)
@@ -212,9 +240,13 @@ def _background(
         block_labels = labels[:, part[0], part[1]].movedim(0, 1)
         clamped.scatter_(1, block_labels, -LARGEST_LOGIT)
         out = None if slope is None else slope[part[0], :, part[1]]
-        value, _ = _terms(clamped[:, :classes], gamma, 1 - alpha, out)
+        if row_weights is None:
+            value, _ = _terms(clamped[:, :classes], gamma, 1 - alpha, out)
+        else:
+            value, exact = _terms(clamped[:, :classes], gamma, 1 - alpha)
+            torch.mul(exact, row_weights[part][:, None], out=out)
         torch.sum(value, dim=1, out=row_sums[part])
-    return row_sums, slope
+    return row_sums
 
 
 def sum_float64(x: Tensor, dim: Any) -> Tensor:

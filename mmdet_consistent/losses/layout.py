@@ -67,6 +67,12 @@ def flatten_levels(levels: list[Tensor], channels: int) -> Tensor:
     return torch.cat(rows, dim=1)
 
 
+def flatten_deltas(levels: list[Tensor]) -> Tensor:
+    """Copy levels of (N, A·4, H, W) into one (N, ΣHWA, 4) of contiguous coordinates."""
+    planes = [x.unflatten(1, (-1, 4)).permute(2, 0, 3, 4, 1).flatten(2) for x in levels]
+    return torch.cat(planes, dim=2).movedim(0, -1)
+
+
 def is_channels_last(scores: Tensor) -> bool:
     """Return whether the channels of a place are adjacent in memory."""
     return not scores.is_contiguous() and scores.is_contiguous(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..utils.device import may_select_rows
+from ..utils.device import may_select_rows, may_use_kernels
 from .block_search import search_blocks
 from .dense_search import search_all
 from .overlaps import BoxPlanes, iof
@@ -81,8 +81,9 @@ def match_max_iou(
         covered = highest_iof(boxes, regions, rule.ignore_wrt_candidates)
         ignored = covered > rule.ignore_iof_thr
         excluded = ignored if excluded is None else excluded | ignored
-    select = may_select_rows(boxes, select_rows)
-    search = search_blocks if select else search_all
+    search = search_blocks if may_select_rows(boxes, select_rows) else search_all
+    if may_use_kernels(boxes, select_rows):
+        from .match_kernel import search_by_kernel as search
     gt_inds, best = search(boxes, gt_bboxes, num_gts, rule, excluded)
     # As in mmdet: without ground truths everything is background, even inside an
     # ignore region.

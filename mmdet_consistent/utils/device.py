@@ -1,7 +1,11 @@
 """Device-dependent choices."""
 
-from typing import Optional
+import importlib.util
+from functools import cache
+from typing import Any, Optional
 
+import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 
@@ -16,3 +20,35 @@ def may_select_rows(tensor: Tensor, choice: Optional[bool] = None) -> bool:
         choice: An explicit choice, which takes precedence.
     """
     return tensor.device.type == 'cpu' if choice is None else choice
+
+
+def may_use_kernels(tensor: Tensor, select_rows: Optional[bool] = None) -> bool:
+    """Return whether our Triton kernels may process a tensor and others beside it.
+
+    Args:
+        tensor: A tensor on the device in question.
+        select_rows: An explicit choice by the caller between the eager ways.
+    """
+    if select_rows is not None or tensor.device.type != 'cuda':
+        return False
+    if tensor.dtype == torch.float64 or torch.are_deterministic_algorithms_enabled():
+        return False
+    return _has_kernels(tensor.device)
+
+
+@cache
+def _has_kernels(device: torch.device) -> bool:
+    """Return whether Triton supports a device, and log the choice once."""
+    missing = ''
+    if importlib.util.find_spec('triton') is None:
+        missing = 'Triton is not installed'
+    elif torch.version.hip is None and torch.cuda.get_device_capability(device)[0] < 7:
+        missing = 'Triton needs compute capability 7.0'
+    way = f'PyTorch operators ({missing})' if missing else 'Triton kernels'
+    print_log(f'mmdet_consistent: head losses on {device} use {way}', 'current')
+    return not missing
+
+
+def launch(kernel: Any, grid: tuple, *args: Any, **options: Any) -> None:
+    """Launch a Triton kernel. The budget test counts the calls."""
+    kernel[grid](*args, **options)

@@ -3,10 +3,16 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mmdet.models.dense_heads import RetinaHead
+from mmdet.models.dense_heads.anchor_head import AnchorHead
+from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 
+from mmdet_consistent.heads import make_consistent
 from mmdet_consistent.heads.anchors import ShapeCache
 from tests.support.builders import build_head, metas
+from tests.support.ssd_builders import build_ssd_head
 
 SIZES = [(8, 8), (4, 4), (2, 2)]
 
@@ -21,7 +27,9 @@ def test_shape_cache_keeps_the_results_computed_last():
     get('c')
     get('b')
     assert computed == ['a', 'b', 'c']
-    get('a')
+    get('a')  # used before b was used again
+    assert computed == ['a', 'b', 'c', 'a']
+    get('b')
     assert computed == ['a', 'b', 'c', 'a']
 
 
@@ -34,20 +42,58 @@ def test_shape_cache_copies_start_empty():
 
 
 def test_get_anchors_generates_anchors_once_for_differently_padded_images():
-    head, base = build_head(), RetinaHead.get_anchors
-    calls = []
+    head, calls = build_head(), []
+    generate = head.prior_generator.grid_priors
 
-    def count(self, sizes, img_metas, device):
-        calls.append([meta['pad_shape'] for meta in img_metas])
-        return base(self, sizes, img_metas, device=device)
+    def count(*args, **kwargs):
+        calls.append(args)
+        return generate(*args, **kwargs)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RetinaHead, 'get_anchors', count)
-        for shapes in ([(128, 128), (64, 128)], [(64, 128), (96, 128)]):
-            img_metas = [dict(meta, pad_shape=s) for meta, s in zip(metas(), shapes)]
-            head.get_anchors(SIZES, img_metas, device='cpu')
-    # The anchors once, and the flags of each padded size once.
-    assert len(calls) == 1 + 3
+    head.prior_generator.grid_priors = count
+    for shapes in ([(128, 128), (64, 128)], [(64, 128), (96, 128)]):
+        img_metas = [dict(meta, pad_shape=s) for meta, s in zip(metas(), shapes)]
+        head.get_anchors(SIZES, img_metas, device='cpu')
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize('build', [build_head, build_ssd_head])
+@settings(max_examples=40, deadline=None)
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 150), st.integers(1, 150)), max_size=4),
+    border=st.sampled_from([-1, 0, 200]),
+)
+def test_prior_anchors_have_the_flags_that_mmdet_gives_them(build, shapes, border):
+    head = build(train_cfg=dict(allowed_border=border))
+    strides = head.prior_generator.strides
+    sizes = [(-(-128 // h), -(-128 // w)) for w, h in strides]
+    img_metas = [dict(pad_shape=s, img_shape=s) for s in [(128, 128), *shapes]]
+    if border == 0:  # else an image may have no anchor inside it
+        img_metas = img_metas[:1]
+    scores = [torch.empty(1, 1, *size) for size in sizes]
+    boxes, flags = head.prior_anchors(scores, img_metas)
+    anchors, levels = AnchorHead.get_anchors(head, sizes, img_metas, device='cpu')
+    assert torch.equal(boxes[0], torch.cat(anchors[0]))
+    for own, expected, meta in zip(flags, levels, img_metas):
+        shape = meta['img_shape']
+        inside = anchor_inside_flags(boxes[0], torch.cat(expected), shape, border)
+        assert torch.equal(own, inside)
+
+
+class ShiftedAnchorHead(RetinaHead):
+    """A head of a user's that moves its anchors."""
+
+    def get_anchors(self, featmap_sizes, batch_img_metas, device='cuda'):
+        anchors, flags = super().get_anchors(featmap_sizes, batch_img_metas, device)
+        return [[level + 3 for level in levels] for levels in anchors], flags
+
+
+def test_prior_anchors_are_those_of_a_base_head_that_makes_its_own():
+    head, plain = build_head(make_consistent(ShiftedAnchorHead)), build_head()
+    scores = [torch.zeros(2, 6, *size) for size in SIZES]
+    shifted, flags = head.prior_anchors(scores, metas())
+    boxes, plain_flags = plain.prior_anchors(scores, metas())
+    assert torch.equal(shifted, boxes + 3)
+    assert torch.equal(flags, plain_flags)
 
 
 def test_get_anchors_equals_the_base_head_and_reuses_its_tensors():

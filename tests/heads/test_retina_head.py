@@ -11,6 +11,7 @@ from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 
 from mmdet_consistent import ConsistentRetinaHead
+from mmdet_consistent.task_modules.box_deltas import decode_boxes
 from tests.reference import consistent as reference
 from tests.support.builders import (
     HEAD,
@@ -346,18 +347,17 @@ def test_cls_normalizer_first_divides_all_label_sets_by_first_positives(name):
 def test_refine_runs_in_float32_under_autocast(monkeypatch):
     head = build_head()
     seen = []
-    decode = head.stages[0].bbox_coder.decode
 
-    def spy(boxes, deltas, **kwargs):
+    def spy(coder, boxes, deltas):
         # (Under autocast, a product would come in bfloat16.)
         product = torch.ones(2, 2) @ torch.ones(2, 2)
         seen.append((boxes.dtype, deltas.dtype, product.dtype))
-        return decode(boxes, deltas, **kwargs)
+        return decode_boxes(coder, boxes, deltas)
 
     with torch.autocast('cpu', dtype=torch.bfloat16):
         cls_scores, bbox_preds = head(features())
         assert bbox_preds[0].dtype == torch.bfloat16
-        monkeypatch.setattr(head.stages[0].bbox_coder, 'decode', spy)
+        monkeypatch.setattr('mmdet_consistent.heads.anchors.decode_boxes', spy)
         losses = head.loss_by_feat(cls_scores, bbox_preds, ground_truth(), metas())
     assert seen == [(torch.float32, torch.float32, torch.float32)]
     assert all(v.isfinite() for v in as_scalars(losses).values())

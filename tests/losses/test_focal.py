@@ -129,9 +129,30 @@ def test_focal_losses_sum_half_precision_in_float64(dtype):
     actual.sum().backward()
     wide = logits.double().requires_grad_()
     focal_losses(wide, labels, weights).sum().backward()
-    torch.testing.assert_close(
-        leaf.grad.double(), wide.grad, rtol=0.02, atol=1e-5, check_dtype=False
-    )
+    smallest = torch.finfo(dtype).smallest_normal / 2
+    torch.testing.assert_close(leaf.grad.double(), wide.grad, rtol=0.02, atol=smallest)
+
+
+@pytest.mark.parametrize('select_rows', [True, False])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('normalizer', [1, 2, 400])
+def test_focal_losses_keep_small_gradients_under_a_loss_scale(
+    dtype, normalizer, select_rows
+):
+    """Logits near -8, as an untrained detector's; nothing vanishes or overflows."""
+    logits, labels, weights = random_case(2, 300, 80, 2, 0.8, torch.float32)
+    logits = (logits - 8).to(dtype)
+    scale = 65536 / normalizer
+    leaf, wide = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    (
+        focal_losses(leaf, labels, weights, select_rows=select_rows) * scale
+    ).sum().backward()
+    (focal_losses(wide, labels, weights) * scale).sum().backward()
+    assert leaf.grad.isfinite().all()
+    torch.testing.assert_close(leaf.grad.double(), wide.grad, rtol=0.02, atol=6e-8)
+    background = (labels == 80).all(dim=0)
+    sums = leaf.grad[background].double().sum(), wide.grad[background].sum()
+    torch.testing.assert_close(*sums, rtol=0.02, atol=0)
 
 
 def test_focal_losses_of_infinite_logits_stay_finite():

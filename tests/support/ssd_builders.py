@@ -57,8 +57,6 @@ def build_ssd_head(type='ConsistentSSDHead', **options):
     config['train_cfg'].update(options.pop('train_cfg', {}))
     config.update(options)
     head = MODELS.build(ConfigDict(type=type, **config))
-    if not hasattr(head, 'loss_cls'):
-        head.loss_cls = None  # mmdet's own head lacks what mmdet reads to predict
     for name, parameter in sorted(head.named_parameters()):
         if 'later' not in name:
             torch.manual_seed(len(name))
