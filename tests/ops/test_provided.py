@@ -111,6 +111,19 @@ def test_missing_mmdet_is_said_in_one_sentence(without):
     assert 'mmdet_consistent[onedl]' in last
 
 
+@pytest.mark.parametrize('tool', sorted((ROOT / 'tools').glob('*.py')))
+def test_tool_imports_the_package_before_mmdets_models(tool):
+    modules = []
+    for node in ast.parse(tool.read_text(encoding='utf-8')).body:
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules.append(node.module)
+    tops = [name.split('.')[0] for name in modules if name != 'mmdet']
+    if 'mmdet' in tops:
+        assert tops.index('mmdet_consistent') < tops.index('mmdet')
+
+
 @pytest.mark.slow
 def test_operators_are_provided_after_a_first_import_failed(without):
     """As in a notebook whose first cell forgot the package."""
