@@ -31,6 +31,7 @@ def commands(tmp_path, monkeypatch):
         fake = SimpleNamespace(run=run_pip, Popen=lambda *_, **__: check)
         monkeypatch.setattr(install, 'subprocess', fake)
         monkeypatch.setattr(install, 'STAMP', tmp_path / 'stamp')
+        monkeypatch.setattr(install.sys, 'prefix', str(tmp_path))
         monkeypatch.setattr(install, 'lacks', lambda module: module in lacks)
         monkeypatch.setattr(install, 'installed', lambda: held)
         monkeypatch.setattr(install.os, 'system', lambda command: 1)
@@ -59,6 +60,12 @@ def test_installed_packages_are_constraints_and_nothing_else_is_asked_for(comman
     assert words == [['--no-build-isolation', '-e', f'{ROOT}[dev]']]
     wanted = {'torch==2.6.0', 'numpy==2.1.0', 'mmcv==2.1.0', 'setuptools==80.0'}
     assert set(constraints[0]) == wanted
+
+
+def test_environment_that_setup_made_takes_tested_versions(commands, tmp_path):
+    (tmp_path / '.made').touch()
+    _, constraints = commands(HELD, [])
+    assert {'mmcv-lite==2.1.0', 'numpy==2.1.0'} <= set(constraints[0])
 
 
 def test_fork_is_completed_with_forks(commands):
