@@ -177,7 +177,9 @@ def test_batched_nms_does_not_mix_classes(found, classes):
 
         options = dict(type='nms', iou_threshold=0.5)
         kept = batched_nms(boxes, scores, labels, options)[1]
+    order = scores.sort(0, descending=True)[1]
     for label in range(classes):
-        own = (labels == label).nonzero()[:, 0]
-        expected = own[plain_nms(boxes[own], scores[own], 0.5, 0)]
+        own = order[labels[order] == label]  # equal scores in the order of all boxes
+        ranks = torch.arange(len(own), 0, -1).float()
+        expected = own[plain_nms(boxes[own], ranks, 0.5, 0)]
         assert set(kept[labels[kept] == label].tolist()) == set(expected.tolist())

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 import mmdet_consistent
 from mmdet_consistent import __main__
-from tests.support.processes import ROOT, run
+from tests.support.processes import ROOT, STUB_OPERATORS, run
 
 CONFIGS = sorted(
     str(p.relative_to(ROOT / 'configs'))
@@ -97,7 +97,8 @@ def looked_up(run_installed):
     read for each way to name a config.
     """
     return run_installed(
-        'import sys, time\n'
+        f'{STUB_OPERATORS}'
+        'import time\n'
         'import mmdet.models, mmdet.datasets, mmdet.evaluation, mmdet.engine\n'
         'import mmcv.ops, mmengine.runner, mmengine.hub\n'
         'before = set(sys.modules)\n'
