@@ -20,7 +20,8 @@ HAS_ALLOW_LIST = hasattr(torch.serialization, 'add_safe_globals')
 # The module whose add_safe_globals() a user calls.
 ALLOW_LIST = 'torch.serialization' if HAS_ALLOW_LIST else __name__
 # numpy 2, or 1, which may have an empty _core.
-multiarray = getattr(getattr(np, '_core', 0), 'multiarray', 0) or np.core.multiarray
+_core = getattr(np, '_core', None)
+multiarray: Any = getattr(_core, 'multiarray', None) or np.core.multiarray
 
 
 def _history_method(owner: Any, name: str) -> Any:

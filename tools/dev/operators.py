@@ -53,10 +53,8 @@ DETECTORS = {
     'DETR': 'detr/detr_r50_8xb2-150e_coco',
     'Deformable DETR': 'deformable_detr/deformable-detr_r50_16xb2-50e_coco',
     'RepPoints': 'reppoints/reppoints-moment_r50_fpn-gn_head-gn_1x_coco',
-    'GA-RetinaNet': 'guided_anchoring/ga-retinanet_r50_fpn_1x_coco',
     'Faster R-CNN, DCN': 'dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco',
     'Faster R-CNN, DCNv2': 'dcnv2/faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco',
-    'Faster R-CNN, CARAFE': 'carafe/faster-rcnn_r50_fpn-carafe_1x_coco',
     'Faster R-CNN, PISA': 'pisa/faster-rcnn_r50_fpn_pisa_1x_coco',
 }
 SETS = {'compiled': mmcv._ext, 'pytorch': extension}
@@ -142,7 +140,7 @@ def run(model: torch.nn.Module) -> tuple[Outputs, Outputs, Outputs]:
     sum(losses.values()).backward()
     grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
     found = {}
-    for i, sample in enumerate(samples):  # one by one, as guided anchoring must
+    for i, sample in enumerate(samples):
         with torch.no_grad():
             (result,) = model.eval().predict(images[i : i + 1], [copy.deepcopy(sample)])
         for name, value in result.pred_instances.items():
