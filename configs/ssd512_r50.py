@@ -5,7 +5,6 @@
 _base_ = './ssd512_vgg16.py'
 _channels = (512, 1024, 2048, 512, 256, 256, 256)
 model = dict(
-    data_preprocessor=dict(std=[58.395, 57.12, 57.375]),
     backbone=dict(
         _delete_=True,
         type='ResNet',

@@ -4,6 +4,7 @@ Importing the package registers its heads and task modules with mmdet, so one
 ``custom_imports = dict(imports=['mmdet_consistent'])`` in a config is enough.
 """
 
+from . import ops as ops  # before anything of mmdet's: see there
 from .additions import (
     Addition,
     AlignedFeatures,
@@ -29,9 +30,11 @@ from .heads import (
 )
 from .task_modules import ChainedBBoxCoder, SecondPassAssigner
 from .utils.configs import config_path, config_root, install_prefix
+from .utils.pretrained import install_names
 from .version import __version__
 
 install_prefix()
+install_names()
 
 __all__ = [
     'Addition',

@@ -1,13 +1,15 @@
-"""Run one of our tools, wherever the package is installed.
+"""Run one of our tools, wherever the package is installed, or any other script.
 
 python -m mmdet_consistent                      # list the tools
 python -m mmdet_consistent train CONFIG --amp   # tools/train.py CONFIG --amp
+python -m mmdet_consistent PATH/test.py CONFIG  # e.g. mmdet's, with our operators
 """
 
 import ast
 import runpy
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from .utils.configs import config_root
 
@@ -19,6 +21,21 @@ def tools() -> dict[str, Path]:
     return {p.stem: p for p in files if '__main__' in p.read_text(encoding='utf-8')}
 
 
+def run_script(path: Path, argv: list[str]) -> None:
+    """Run a script that does not import this package as if it did, first of all.
+
+    Processes that it spawns do not run it again, which they would before they could
+    import anything else.
+    """
+    module = ModuleType('__main__')
+    module.__spec__ = sys.modules['__main__'].__spec__
+    module.__file__ = str(path)
+    sys.modules['__main__'] = module
+    sys.argv = argv
+    sys.path[0] = str(path.parent)
+    exec(compile(path.read_bytes(), str(path), 'exec'), module.__dict__)
+
+
 def main() -> None:
     """Run the tool named by the first argument with the other arguments."""
     known = tools()
@@ -28,6 +45,9 @@ def main() -> None:
         for tool, path in known.items():
             text = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))
             print(f'  {tool:14} {(text or "").splitlines()[0]}')
+        return
+    if name not in known and name.endswith('.py') and Path(name).is_file():
+        run_script(Path(name), sys.argv[1:])
         return
     if name not in known:
         sys.exit(

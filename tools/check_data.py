@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import mmdet_consistent  # noqa: F401  # isort: skip  # operators before mmdet
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 

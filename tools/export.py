@@ -12,6 +12,7 @@ import argparse
 import os
 from pathlib import Path
 
+import mmdet_consistent  # noqa: F401  # isort: skip  # operators before mmdet
 from mmdet.apis import init_detector
 from mmengine.config import Config, DictAction
 

@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import cv2
 import torch
@@ -54,7 +54,9 @@ def parse_args() -> argparse.Namespace:
 
 
 class ProgressHook(Hook):
-    """Prints a line every ten seconds, and records what the table shows.
+    """Prints progress, and records what the table shows.
+
+    A terminal has one line, which is rewritten every second; a log has one per epoch.
 
     Attributes:
         step_seconds: Duration of each training step.
@@ -68,6 +70,7 @@ class ProgressHook(Hook):
         self.step_seconds: list[float] = []
         self.num_pos: dict[str, list[float]] = {}
         self.printed = 0.0
+        self.timed_from = 0.0
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Start the clock of a step."""
@@ -87,18 +90,36 @@ class ProgressHook(Hook):
         for name, value in positives.items():
             self.num_pos.setdefault(name, []).append(float(value))
         done, total = runner.iter + 1, runner.max_iters
-        if now - self.printed < 10 and done < total:
+        left = self.seconds_left(now, total - done + self.runs_left * total)
+        ends_epoch = batch_idx + 1 == len(runner.train_dataloader)
+        terminal = self.stream.isatty()
+        if not ends_epoch and not (terminal and now - self.printed >= 1):
             return
         self.printed = now
-        step = statistics.median(self.step_seconds[-50:])
-        left = step * (total - done + self.runs_left * total)
-        print(
+        line = (
             f'{self.name}: epoch {runner.epoch + 1}/{runner.max_epochs}, '
-            f'{100 * done // total} %, loss {float(outputs["loss"]):.3f}, '
-            f'about {left // 60:.0f} min {left % 60:02.0f} s left',
+            f'{100 * done // total} %, loss {float(outputs["loss"]):.3f}'
+        )
+        if left is not None:
+            line += f', about {left // 60:.0f} min {left % 60:02.0f} s left'
+        start, end = ('\r', '' if done < total else '\n') if terminal else ('', '\n')
+        print(
+            start + (line.ljust(79) if terminal else line),
+            end=end,
             file=self.stream,
             flush=True,
         )
+
+    def seconds_left(self, now: float, steps: int) -> Optional[float]:
+        """Estimate the time that steps will take; none before the pace is steady.
+
+        The pace is the mean since the tenth step, pauses included: the first steps are
+        slow, and a mean over a few steps jumps.
+        """
+        timed = len(self.step_seconds) - 10
+        if timed <= 0:
+            self.timed_from = now
+        return (now - self.timed_from) / timed * steps if timed >= 20 else None
 
 
 def quick_config(path: str, args: argparse.Namespace, work_dir: Path) -> Config:

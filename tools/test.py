@@ -7,6 +7,7 @@ Example:
 import argparse
 import os
 
+import mmdet_consistent  # noqa: F401  # isort: skip  # operators before mmdet
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmdet.utils import setup_cache_size_limit_of_dynamo

@@ -19,7 +19,9 @@ from torch import _weights_only_unpickler
 HAS_ALLOW_LIST = hasattr(torch.serialization, 'add_safe_globals')
 # The module whose add_safe_globals() a user calls.
 ALLOW_LIST = 'torch.serialization' if HAS_ALLOW_LIST else __name__
-multiarray = (getattr(np, '_core', None) or np.core).multiarray  # numpy 2, or 1
+# numpy 2, or 1, where _core may be empty.
+_core: Any = np._core if hasattr(getattr(np, '_core', None), 'multiarray') else np.core
+multiarray = _core.multiarray
 
 
 def _history_method(owner: Any, name: str) -> Any:

@@ -162,7 +162,7 @@ def test_config_has_the_backbone_of_its_row(row):
     )
     assert backbone.init_cfg.checkpoint == {
         'ResNet': f'torchvision://resnet{depth}',
-        'VGG': 'open-mmlab://vgg16_caffe',
+        'VGG': 'torchvision-ssd://vgg16',
     }.get(kind)
 
 

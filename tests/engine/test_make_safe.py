@@ -15,13 +15,16 @@ from mmengine.utils import digit_version
 
 from mmdet_consistent.engine import make_safe
 from mmdet_consistent.engine.restricted_pickle import HAS_ALLOW_LIST
+from tests.support.processes import STUB_OPERATORS
 
 ROOT = Path(__file__).resolve().parents[2]
 REFUSES_MMENGINES_FILES = digit_version(torch.__version__) >= digit_version('2.6')
 # A fresh process: it imports mmdet, then us, then trains under mmengine alone, whose
 # checkpoint it tries to resume before and after the line that docs/reliability.md
 # gives.
-SCRIPT = """
+SCRIPT = (
+    STUB_OPERATORS
+    + """
 import json, os, pickle, sys
 import mmdet.models, mmdet.datasets, mmdet.evaluation, mmdet.engine
 import mmengine.hub, torch
@@ -92,6 +95,7 @@ answer['twice'] = state()
 with open('answer.json', 'w') as file:
     json.dump(answer, file)
 """
+)
 
 
 @pytest.fixture(scope='module')
@@ -108,6 +112,8 @@ def fresh(tmp_path_factory):
 
 def test_import_leaves_loaders_allow_list_and_ssd_alone(fresh):
     answer, _ = fresh
+    added = answer['after']['loaders'].pop('torchvision-ssd://')
+    assert added == 'mmdet_consistent.utils.pretrained'
     assert answer['after'] == answer['before']
     assert not answer['before']['ssd']
     assert answer['before']['http'] == 'mmengine.runner.checkpoint'

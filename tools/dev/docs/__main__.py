@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mmdet_consistent.utils import atomic
-from tools.dev import ROOT
+from tools.dev import ROOT, operators
 from tools.dev.study import fine_tuning
 from tools.dev.study.report import page_from_csv
 
@@ -33,6 +33,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     'docs/fine_tuning.md#fine_tuning': fine_tuning.render,
     'docs/model_zoo.md': model_zoo.page,
     'docs/results/gpu.md': gpu_page.page,
+    'docs/results/operators.md': operators.page,
     **{
         f'docs/results/{path.stem}.md': partial(page_from_csv, path)
         for path in sorted(ROOT.glob('docs/results/*.csv'))
