@@ -44,6 +44,13 @@ def _has_kernels(device: torch.device) -> bool:
         missing = 'Triton is not installed'
     elif torch.version.hip is None and torch.cuda.get_device_capability(device)[0] < 7:
         missing = 'Triton needs compute capability 7.0'
+    else:
+        from triton.runtime import driver
+
+        try:  # Triton compiles its launcher here
+            driver.active.get_current_target()
+        except Exception as error:
+            missing = f'Triton does not work: {error}'
     way = f'PyTorch operators ({missing})' if missing else 'Triton kernels'
     print_log(f'mmdet_consistent: head losses on {device} use {way}', 'current')
     return not missing

@@ -20,7 +20,7 @@ from tools.dev import ROOT, operators
 from tools.dev.study import fine_tuning
 from tools.dev.study.report import page_from_csv
 
-from . import metafile, model_zoo, readme
+from . import gpu_page, metafile, model_zoo, readme
 from .blocks import with_block
 from .links import broken_links
 
@@ -32,11 +32,14 @@ GENERATED: dict[str, Callable[[], str]] = {
     'model-index.yml': metafile.model_index,
     'docs/fine_tuning.md#fine_tuning': fine_tuning.render,
     'docs/model_zoo.md': model_zoo.page,
+    'docs/results/gpu.md': gpu_page.page,
     'docs/results/operators.md': operators.page,
     **{
         f'docs/results/{path.stem}.md': partial(page_from_csv, path)
         for path in sorted(ROOT.glob('docs/results/*.csv'))
-        if not path.stem.startswith('speed')  # those pages show more than their CSV
+        if not path.stem.startswith(
+            ('speed', 'gpu')
+        )  # those pages show more than their CSV
     },
 }
 
