@@ -20,9 +20,10 @@ HAS_ALLOW_LIST = hasattr(torch.serialization, 'add_safe_globals')
 # The module whose add_safe_globals() a user calls.
 ALLOW_LIST = 'torch.serialization' if HAS_ALLOW_LIST else __name__
 # numpy 2 has them in _core, numpy 1 in core (and there may be an empty _core).
-_core = getattr(np, '_core', None)
-_core = _core if hasattr(_core, 'multiarray') else sys.modules['numpy.core']
-multiarray: Any = _core.multiarray
+_core: Any = getattr(np, '_core', None)
+if not hasattr(_core, 'multiarray'):
+    _core = sys.modules['numpy.core']
+multiarray = _core.multiarray
 
 
 def _history_method(owner: Any, name: str) -> Any:
