@@ -103,10 +103,8 @@ def _derivatives_by_position(
     mmcv takes the slope between the corners of each sample, also where the sample was
     moved to the map's edge.
     """
-    entry_weights = torch.zeros_like(bins.weights, requires_grad=True)
-    with torch.enable_grad():
-        pooled = weighted_rows(rows, bins.pixels, entry_weights)
-    (slopes,) = torch.autograd.grad(pooled, entry_weights, grads)
+    by_weight = [(rows[pixel] * grads).sum(-1) for pixel in bins.pixels.unbind(-1)]
+    slopes = torch.stack(by_weight, -1)
     tall, wide = bins.y.shape[-1], bins.x.shape[-1]
     num = slopes.shape[:3]
     slopes = slopes.view(*num, tall, 2, wide, 2) / bins.samples

@@ -81,8 +81,6 @@ def weighted_rows(rows: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     Returns:
         (..., C).
     """
-    if not torch.is_grad_enabled():  # torch 2.0 fails on inputs that require gradients
-        rows, weights = rows.detach(), weights.detach()
     flat = indices.reshape(-1, indices.shape[-1])
     sums = F.embedding_bag(
         flat, rows, mode='sum', per_sample_weights=weights.reshape(flat.shape)
