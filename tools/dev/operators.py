@@ -258,6 +258,8 @@ def page() -> str:
     """Render docs/results/operators.md."""
     data = json.loads(DATA.read_text('utf-8'))
     exact = '0 (bit for bit)'
+    header = ('detector', 'config', 'losses', 'gradients', 'control', 'detections')
+    header += ('they differ by',)
     detectors = [
         [
             name,
@@ -300,8 +302,8 @@ detectors call. Compiled mmcv, where it is installed, is used instead
 mmdet's configs with random weights, two random images of 320 × 320 pixels and six
 objects each: the norm of the difference, relative to the value's, of the losses (the
 largest), of the gradient, and of detections (the largest of boxes, scores, labels and
-masks; at a score threshold of 0). The control, where gradients differ by more than 1e-6,
-is the difference that compiled operators show when the images are scaled by 1 + 1e-7.
+masks; at a score threshold of 0). The control, where gradients differ by more than
+1e-6, is the difference that compiled operators show on images scaled by 1 + 1e-7.
 
 {
         markdown_table(
