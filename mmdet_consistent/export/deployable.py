@@ -4,12 +4,25 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.models.dense_heads import RetinaHead, SSDHead
 from mmdet.models.detectors import SingleStageDetector
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder, TBLRBBoxCoder
+from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
 
 from ..heads import ConsistentMixin
 from ..utils.errors import ConfigError
+
+# What DeployableDetector does in their place; it knows mmdet's and our own.
+PREDICTS = [
+    'predict',
+    'predict_by_feat',
+    '_predict_by_feat_single',
+    '_bbox_post_process',
+]
+OURS = ('mmdet', 'mmdet_consistent')
+PROBE = (320, 352)  # height and width of an image in pixels
 
 
 class DeployableDetector(nn.Module):
@@ -20,7 +33,8 @@ class DeployableDetector(nn.Module):
     free; anchors are generated from the sizes of the features.
 
     Args:
-        detector: RetinaNet, SSD, or a consistent version of them, in any variant.
+        detector: RetinaNet, SSD, or a consistent version of them, in any variant; it
+            is put into evaluation mode.
         nms: Whether a non-maximum suppression follows. If so, only the best candidates
             of each level are decoded and returned, otherwise all anchors.
 
@@ -30,12 +44,13 @@ class DeployableDetector(nn.Module):
 
     def __init__(self, detector: SingleStageDetector, nms: bool) -> None:
         super().__init__()
-        self.detector = detector.eval()
+        self.detector = detector
+        self.eval()
+        _refuse(detector, nms)
         self.head: Any = detector.bbox_head
         self.preprocessor: Any = detector.data_preprocessor
         self.nms = nms
         self.test_cfg = self.head.test_cfg
-        _refuse(detector, nms)
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """Detect objects in a batch of images.
@@ -141,29 +156,92 @@ def _rows(batch: int, x: Tensor, depth: int) -> Tensor:
 
 def _refuse(detector: SingleStageDetector, nms: bool) -> None:
     """Raise a ConfigError for what can't be exported."""
-    head, cfg = detector.bbox_head, detector.bbox_head.test_cfg
+    head: Any = getattr(detector, 'bbox_head', None)
     if not isinstance(head, (RetinaHead, SSDHead)):
+        part = f'model.bbox_head.type={type(head).__name__!r}'
+        if head is None:
+            part = f'model.type={type(detector).__name__!r} has no bbox_head and'
         raise ConfigError(
-            f'model.bbox_head.type={type(head).__name__!r} cannot be exported: only '
-            "mmdet's RetinaHead and SSDHead and heads derived from them can"
+            f"{part} cannot be exported: only mmdet's RetinaHead and SSDHead and heads "
+            'derived from them can'
         )
+    owners: list[tuple[Any, str]] = [(head, method) for method in PREDICTS]
+    for owner, method in [*owners, (detector, 'predict')]:
+        kind = type(owner)
+        if getattr(kind, method).__module__.partition('.')[0] not in OURS:
+            raise ConfigError(
+                f'{kind.__name__} cannot be exported: it has its own {method}(), which '
+                'the exported file would not do'
+            )
     for index, addition in enumerate(getattr(head, 'additions', ())):
         reason = addition.not_exported()
         if reason:
             raise ConfigError(f'model.bbox_head.additions.{index}: {reason}')
-    if not nms:
-        return
-    kind, agnostic = cfg.nms.get('type', 'nms'), cfg.nms.get('class_agnostic', False)
-    nms_pre, smallest = cfg.get('nms_pre', -1), cfg.get('min_bbox_size', -1)
-    floor = cfg.get('score_thr', 0)
-    for field, value, rule, holds in (
-        ('nms.type', kind, "'nms'", kind == 'nms'),
-        ('nms.class_agnostic', agnostic, 'False', not agnostic),
-        ('nms_pre', nms_pre, 'above 0', nms_pre > 0),
-        ('min_bbox_size', smallest, '0 or -1', smallest <= 0),
-        ('score_thr', floor, 'at least 0', floor >= 0),
+    _refuse_decoding(head)
+    _refuse_images(detector)
+    if nms:
+        _refuse_suppression(head.test_cfg or {})
+
+
+def _refuse_decoding(head: Any) -> None:
+    """Raise a ConfigError for boxes or scores that are decoded in an unknown way."""
+    for coder in getattr(head.bbox_coder, 'stages', [head.bbox_coder]):
+        if not isinstance(coder, (DeltaXYWHBBoxCoder, TBLRBBoxCoder)):
+            raise ConfigError(
+                f'model.bbox_head.bbox_coder.type={type(coder).__name__!r} cannot be '
+                'exported: only DeltaXYWHBBoxCoder and TBLRBBoxCoder can'
+            )
+    if getattr(head.loss_cls, 'custom_cls_channels', False):
+        raise ConfigError(
+            f'model.bbox_head.loss_cls.type={type(head.loss_cls).__name__!r} cannot be '
+            'exported: its scores are neither a sigmoid nor a softmax'
+        )
+
+
+def _refuse_images(detector: SingleStageDetector) -> None:
+    """Raise a ConfigError for a detector of anything but images of three channels."""
+    preprocessor: Any = detector.data_preprocessor
+    plain = (DetDataPreprocessor.forward, ImgDataPreprocessor.forward)
+    if type(preprocessor).forward not in plain:
+        raise ConfigError(
+            f'model.data_preprocessor.type={type(preprocessor).__name__!r} cannot be '
+            "exported: only mmdet's DetDataPreprocessor can"
+        )
+    device = next(detector.parameters()).device
+    try:
+        with torch.no_grad():
+            detector.extract_feat(torch.zeros(1, 3, *PROBE, device=device))
+    except RuntimeError as error:
+        raise ConfigError(
+            'model.backbone cannot be exported: it takes no images of three channels, '
+            f'as the exported file does ({error})'
+        ) from error
+
+
+def _refuse_suppression(cfg: dict) -> None:
+    """Raise a ConfigError for a test_cfg that the exported suppression can't follow."""
+    nms = cfg.get('nms') or {}
+    # What mmcv takes for the fields that the exported file doesn't have.
+    plain = dict(type='nms', class_agnostic=False, offset=0)
+    rules: list[tuple[str, Any, str, Any]] = [
+        (f'nms.{field}', value, repr(plain.get(field)), value == plain.get(field))
+        for field, value in nms.items()
+        if field not in ('iou_threshold', 'max_num', 'score_threshold', 'split_thr')
+    ]
+    for field, default, rule, holds in (
+        ('nms.iou_threshold', None, 'a number', lambda x: x is not None),
+        ('nms.max_num', -1, '-1', lambda x: x <= 0),
+        ('nms.score_threshold', 0, '0', lambda x: x <= 0),
+        ('max_per_img', -1, 'above 0', lambda x: x > 0),
+        ('nms_pre', -1, 'above 0', lambda x: x > 0),
+        ('min_bbox_size', -1, '0 or -1', lambda x: x <= 0),
+        ('score_thr', 0, 'at least 0', lambda x: x >= 0),
     ):
-        if not holds:
+        source = nms if field.startswith('nms.') else cfg
+        value = source.get(field.rpartition('.')[2], default)
+        rules.append((field, value, rule, holds(value)))
+    for field, value, rule, right in rules:
+        if not right:
             raise ConfigError(
                 f'model.test_cfg.{field} must be {rule} for an export with '
                 f'suppression, got {value!r}; change it with --cfg-options, or export '
