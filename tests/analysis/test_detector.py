@@ -154,7 +154,7 @@ def test_from_dataset_converts_annotations_without_a_coco_file():
             )
 
     truth = AnnotatedSet.from_dataset(Dataset())
-    assert truth.image_id('b') == 0
+    assert truth.order == [0]
     objects = truth.of_image(0)
     assert objects.boxes.tolist() == [[0, 0, 10, 20], [5, 5, 9, 9]]
     assert objects.labels.tolist() == [1, 0]
