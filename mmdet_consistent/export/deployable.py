@@ -1,5 +1,6 @@
 """A detector as one module: pixels in, boxes and scores out."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ PREDICTS = [
     '_bbox_post_process',
 ]
 OURS = ('mmdet', 'mmdet_consistent')
+CODERS = (DeltaXYWHBBoxCoder, TBLRBBoxCoder)
+PREPARES = (DetDataPreprocessor.forward, ImgDataPreprocessor.forward)
 PROBE = (320, 352)  # height and width of an image in pixels
 
 
@@ -46,7 +49,8 @@ class DeployableDetector(nn.Module):
         super().__init__()
         self.detector = detector
         self.eval()
-        _refuse(detector, nms)
+        for obstacle in _obstacles(detector, nms):
+            raise ConfigError(obstacle)
         self.head: Any = detector.bbox_head
         self.preprocessor: Any = detector.data_preprocessor
         self.nms = nms
@@ -154,95 +158,84 @@ def _rows(batch: int, x: Tensor, depth: int) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(batch, -1, depth)
 
 
-def _refuse(detector: SingleStageDetector, nms: bool) -> None:
-    """Raise a ConfigError for what can't be exported."""
+def _obstacles(detector: SingleStageDetector, nms: bool) -> Iterator[str]:
+    """Yield what is in the way of an export; only the first one is reliable."""
     head: Any = getattr(detector, 'bbox_head', None)
-    if not isinstance(head, (RetinaHead, SSDHead)):
+    part = f'model.type={type(detector).__name__!r} has no bbox_head and'
+    if head is not None:
         part = f'model.bbox_head.type={type(head).__name__!r}'
-        if head is None:
-            part = f'model.type={type(detector).__name__!r} has no bbox_head and'
-        raise ConfigError(
+    if not isinstance(head, (RetinaHead, SSDHead)):
+        yield (
             f"{part} cannot be exported: only mmdet's RetinaHead and SSDHead and heads "
             'derived from them can'
         )
     owners: list[tuple[Any, str]] = [(head, method) for method in PREDICTS]
     for owner, method in [*owners, (detector, 'predict')]:
-        kind = type(owner)
-        if getattr(kind, method).__module__.partition('.')[0] not in OURS:
-            raise ConfigError(
-                f'{kind.__name__} cannot be exported: it has its own {method}(), which '
-                'the exported file would not do'
+        if getattr(type(owner), method).__module__.partition('.')[0] not in OURS:
+            yield (
+                f'{type(owner).__name__} cannot be exported: it has its own {method}(),'
+                ' which the exported file would not do'
             )
     for index, addition in enumerate(getattr(head, 'additions', ())):
         reason = addition.not_exported()
         if reason:
-            raise ConfigError(f'model.bbox_head.additions.{index}: {reason}')
-    _refuse_decoding(head)
-    _refuse_images(detector)
-    if nms:
-        _refuse_suppression(head.test_cfg or {})
-
-
-def _refuse_decoding(head: Any) -> None:
-    """Raise a ConfigError for boxes or scores that are decoded in an unknown way."""
-    for coder in getattr(head.bbox_coder, 'stages', [head.bbox_coder]):
-        if not isinstance(coder, (DeltaXYWHBBoxCoder, TBLRBBoxCoder)):
-            raise ConfigError(
-                f'model.bbox_head.bbox_coder.type={type(coder).__name__!r} cannot be '
-                'exported: only DeltaXYWHBBoxCoder and TBLRBBoxCoder can'
-            )
-    if getattr(head.loss_cls, 'custom_cls_channels', False):
-        raise ConfigError(
-            f'model.bbox_head.loss_cls.type={type(head.loss_cls).__name__!r} cannot be '
-            'exported: its scores are neither a sigmoid nor a softmax'
-        )
-
-
-def _refuse_images(detector: SingleStageDetector) -> None:
-    """Raise a ConfigError for a detector of anything but images of three channels."""
-    preprocessor: Any = detector.data_preprocessor
-    plain = (DetDataPreprocessor.forward, ImgDataPreprocessor.forward)
-    if type(preprocessor).forward not in plain:
-        raise ConfigError(
-            f'model.data_preprocessor.type={type(preprocessor).__name__!r} cannot be '
-            "exported: only mmdet's DetDataPreprocessor can"
-        )
-    device = next(detector.parameters()).device
+            yield f'model.bbox_head.additions.{index}: {reason}'
+    yield from _part_obstacles(detector, head)
     try:
         with torch.no_grad():
-            detector.extract_feat(torch.zeros(1, 3, *PROBE, device=device))
+            detector.extract_feat(next(detector.parameters()).new_zeros(1, 3, *PROBE))
     except RuntimeError as error:
-        raise ConfigError(
+        yield (
             'model.backbone cannot be exported: it takes no images of three channels, '
             f'as the exported file does ({error})'
-        ) from error
+        )
+    if nms:
+        yield from _suppression_obstacles(head.test_cfg or {})
 
 
-def _refuse_suppression(cfg: dict) -> None:
-    """Raise a ConfigError for a test_cfg that the exported suppression can't follow."""
+def _part_obstacles(detector: SingleStageDetector, head: Any) -> Iterator[str]:
+    """Yield the parts that the exported file would not follow."""
+    preprocessor: Any = detector.data_preprocessor
+    coders = getattr(head.bbox_coder, 'stages', [head.bbox_coder])
+    for field, value, fits in (
+        *(('bbox_head.bbox_coder', x, isinstance(x, CODERS)) for x in coders),
+        (
+            'bbox_head.loss_cls',  # its scores may be neither sigmoid nor softmax
+            head.loss_cls,
+            not getattr(head.loss_cls, 'custom_cls_channels', False),
+        ),
+        ('data_preprocessor', preprocessor, type(preprocessor).forward in PREPARES),
+    ):
+        if not fits:
+            yield f'model.{field}.type={type(value).__name__!r} cannot be exported'
+
+
+def _suppression_obstacles(cfg: dict) -> Iterator[str]:
+    """Yield the fields of a test_cfg that the exported suppression can't follow."""
     nms = cfg.get('nms') or {}
-    # What mmcv takes for the fields that the exported file doesn't have.
+    # mmcv's defaults of the fields that the exported file doesn't have.
     plain = dict(type='nms', class_agnostic=False, offset=0)
-    rules: list[tuple[str, Any, str, Any]] = [
+    rules: list[tuple[str, Any, str, bool]] = [
         (f'nms.{field}', value, repr(plain.get(field)), value == plain.get(field))
         for field, value in nms.items()
         if field not in ('iou_threshold', 'max_num', 'score_threshold', 'split_thr')
     ]
-    for field, default, rule, holds in (
-        ('nms.iou_threshold', None, 'a number', lambda x: x is not None),
-        ('nms.max_num', -1, '-1', lambda x: x <= 0),
-        ('nms.score_threshold', 0, '0', lambda x: x <= 0),
-        ('max_per_img', -1, 'above 0', lambda x: x > 0),
-        ('nms_pre', -1, 'above 0', lambda x: x > 0),
-        ('min_bbox_size', -1, '0 or -1', lambda x: x <= 0),
-        ('score_thr', 0, 'at least 0', lambda x: x >= 0),
-    ):
-        source = nms if field.startswith('nms.') else cfg
-        value = source.get(field.rpartition('.')[2], default)
-        rules.append((field, value, rule, holds(value)))
-    for field, value, rule, right in rules:
-        if not right:
-            raise ConfigError(
+    iou, most = nms.get('iou_threshold'), nms.get('max_num', -1)
+    score, limit = nms.get('score_threshold', 0), cfg.get('max_per_img', -1)
+    nms_pre, smallest = cfg.get('nms_pre', -1), cfg.get('min_bbox_size', -1)
+    floor = cfg.get('score_thr', 0)
+    rules += [
+        ('nms.iou_threshold', iou, 'a number', iou is not None),
+        ('nms.max_num', most, '-1', most <= 0),
+        ('nms.score_threshold', score, '0', score <= 0),
+        ('max_per_img', limit, 'above 0', limit > 0),
+        ('nms_pre', nms_pre, 'above 0', nms_pre > 0),
+        ('min_bbox_size', smallest, '0 or -1', smallest <= 0),
+        ('score_thr', floor, 'at least 0', floor >= 0),
+    ]
+    for field, value, rule, holds in rules:
+        if not holds:
+            yield (
                 f'model.test_cfg.{field} must be {rule} for an export with '
                 f'suppression, got {value!r}; change it with --cfg-options, or export '
                 'without suppression: --no-nms'
