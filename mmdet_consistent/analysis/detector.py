@@ -57,7 +57,12 @@ def build_model(cfg: Config, checkpoint: Union[str, Path], device: str) -> Any:
     )
     weights = loaded.get('state_dict', loaded)
     shapes = {name.removeprefix('module.'): w.shape for name, w in weights.items()}
-    wrong = [n for n, w in model.state_dict().items() if shapes.get(n) != w.shape]
+    wrong = [
+        name
+        for name, weight in model.state_dict().items()
+        # (Files from before torch 0.4.1 don't hold these counters.)
+        if shapes.get(name) != weight.shape and not name.endswith('num_batches_tracked')
+    ]
     if wrong:
         what = 'another shape' if wrong[0] in shapes else 'nothing'
         raise ConfigError(
@@ -118,7 +123,7 @@ def collect_detector(
             return store, truth
         model = build_model(cfg, checkpoint, device)
         trained = model.dataset_meta['classes']
-        differ = other_names(trained, dataset_names(dataset))
+        differ = other_names(trained, dataset_names(dataset.metainfo))
         if differ:
             bar.write(f'{name}: {checkpoint} {differ}', sys.stderr)
         try:

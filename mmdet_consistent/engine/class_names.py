@@ -17,12 +17,11 @@ def trained_names(checkpoint: dict) -> list[str]:
     return []
 
 
-def dataset_names(dataset: Any) -> list[str]:
+def dataset_names(metainfo: Any) -> list[str]:
     """Return the classes in the metainfo of a data set, or of a wrapper around some."""
-    meta = getattr(dataset, 'metainfo', None) or {}
-    if isinstance(meta, list):  # mmdet's joined sets, if anything in it differs
-        meta = meta[0]
-    return list(meta.get('classes') or ())
+    if isinstance(metainfo, list):  # mmdet's joined sets, if anything in it differs
+        metainfo = metainfo[0]
+    return list((metainfo or {}).get('classes') or ())
 
 
 def other_names(trained: list[str], tested: list[str]) -> str:

@@ -45,7 +45,7 @@ def test_trained_names_finds_the_classes_of_any_checkpoint(checkpoint, expected)
     ],
 )
 def test_dataset_names_finds_the_classes_of_joined_sets_too(metainfo, expected):
-    assert dataset_names(SimpleNamespace(metainfo=metainfo)) == expected
+    assert dataset_names(metainfo) == expected
 
 
 @given(trained=names, tested=names)

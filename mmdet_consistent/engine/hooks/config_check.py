@@ -95,7 +95,8 @@ class ConfigCheckHook(Hook):
         for name in ('train', 'val', 'test'):
             loop = getattr(runner, f'_{name}_loop', None)
             if isinstance(loop, BaseLoop):
-                tested = dataset_names(loop.dataloader.dataset)
+                metainfo = getattr(loop.dataloader.dataset, 'metainfo', None)
+                tested = dataset_names(metainfo)
                 differ = other_names(trained, tested)
                 # New classes are what fine-tuning is for; another order is a mistake.
                 if differ and not (anew and sorted(trained) != sorted(tested)):
