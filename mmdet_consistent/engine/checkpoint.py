@@ -1,5 +1,6 @@
 """Load checkpoints without executing them, and explain what is wrong with a bad one."""
 
+import hashlib
 import re
 import warnings
 import zipfile
@@ -7,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional, Union
 from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import torch
 from mmdet.models.dense_heads import SSDHead
@@ -55,9 +57,25 @@ def make_safe() -> None:
     mmengine_checkpoint.load_from_http = load_from_http
 
 
+def local_path(checkpoint: Union[str, Path]) -> Optional[Path]:
+    """Return the file that a path or ``file://`` names; None for other addresses."""
+    name = str(checkpoint)
+    if name.startswith('file://'):
+        return Path(url2pathname(urlparse(name).path))
+    if CheckpointLoader._get_checkpoint_loader(name) is CheckpointLoader._schemes['']:
+        return Path(name).expanduser()
+    return None
+
+
+def is_there(checkpoint: Union[str, Path]) -> bool:
+    """Return whether a checkpoint is a file, or has an address that mmengine loads."""
+    path = local_path(checkpoint)
+    return path is None or path.is_file()
+
+
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Load a file; mmengine logs this function's name from the tenth letter on."""
-    return load(filename, map_location)
+    return load(local_path(filename) or filename, map_location)
 
 
 def load_from_http(
@@ -70,7 +88,7 @@ def load_from_http(
     # torch.hub.load_state_dict_from_url would bypass our loader.
     folder = Path(model_dir or Path(torch.hub.get_dir()) / 'checkpoints')
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / Path(urlparse(filename).path).name
+    path = folder / _cached_name(filename)
     if get_rank() > 0:
         barrier()
     if not path.is_file():
@@ -78,6 +96,16 @@ def load_from_http(
     if get_rank() == 0:
         barrier()
     return load(path, map_location)
+
+
+def _cached_name(address: str) -> str:
+    """Return a name that differs between addresses, as many end in epoch_12.pth."""
+    path = Path(urlparse(address).path)
+    if re.search(r'-[0-9a-f]{8,}\.', path.name):  # a hash: it names the content
+        return path.name
+    return (
+        f'{path.stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}{path.suffix}'
+    )
 
 
 def load(path: Union[str, Path], map_location: Any = None) -> dict:

@@ -108,7 +108,7 @@ def join_cpu_processes(cfg: Config) -> None:
     Args:
         cfg: The config; its backend and model wrapper are set for CPUs.
     """
-    cfg.env_cfg.dist_cfg = dict(backend='gloo')
+    cfg.env_cfg = ConfigDict(cfg.get('env_cfg') or {}, dist_cfg=dict(backend='gloo'))
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
         device_ids=None,
@@ -133,7 +133,8 @@ def add_safeguards(
         check_images: ``no``, ``quick`` or ``full``: check of image files before
             training starts.
     """
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    cfg.default_hooks = cfg.get('default_hooks') or {}
+    hooks = cfg.default_hooks
     checkpoint = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
     if checkpoint is not None and checkpoint.get('type') == 'CheckpointHook':
         checkpoint.type = 'SafeCheckpointHook'
@@ -158,22 +159,31 @@ def add_hooks(cfg: Config, *types: str) -> None:
     where other programs read it.
     """
     custom = list(cfg.get('custom_hooks') or [])
+    cfg.default_hooks = cfg.get('default_hooks') or {}
     hooks = [*custom, *cfg.default_hooks.values()]
     present = {hook.get('type') for hook in hooks if isinstance(hook, dict)}
     cfg.custom_hooks = custom + [ConfigDict(type=t) for t in types if t not in present]
-    imports = cfg.setdefault('custom_imports', ConfigDict(imports=[]))
+    cfg.custom_imports = cfg.get('custom_imports') or {}
+    imports = cfg.custom_imports
     names = imports.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
     if SAFE_LOADING not in names:
         imports.imports = [*names, SAFE_LOADING]
 
 
-def tested_dataset(cfg: Config) -> ConfigDict:
-    """Return the data set that a config is tested on, without its wrappers."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
+def tested_datasets(cfg: Config) -> list[ConfigDict]:
+    """Return the data sets that a config is tested on, without their wrappers.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    found = list(plain_datasets((cfg.get('test_dataloader') or {}).get('dataset')))
+    if not found:
+        raise ConfigError(
+            f'{cfg.filename}: test_dataloader.dataset is missing; it names the images '
+            'to test on'
+        )
+    return found
 
 
 @contextlib.contextmanager

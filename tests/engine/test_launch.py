@@ -1,11 +1,16 @@
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from mmengine.config import Config
 
 import mmdet_consistent  # noqa: F401
+from mmdet_consistent.engine import launch
 from mmdet_consistent.engine.launch import (
     add_safeguards,
     check_names,
     friendly_errors,
+    join_cpu_processes,
 )
 from mmdet_consistent.utils.errors import ConfigError, UserError
 
@@ -87,3 +92,46 @@ def test_friendly_errors_hides_the_traceback_of_user_errors_only():
     assert issubclass(ConfigError, UserError)
     with pytest.raises(KeyError), friendly_errors():
         raise KeyError('a bug')
+
+
+@given(
+    missing=st.dictionaries(
+        st.sampled_from(
+            [
+                'custom_imports',
+                'custom_hooks',
+                'default_hooks',
+                'env_cfg',
+                'train_dataloader',
+                'val_dataloader',
+            ]
+        ),
+        st.booleans(),
+    )
+)
+def test_fields_that_are_none_or_missing_are_as_mmengines_defaults(missing):
+    cfg = Config(dict(model=dict(), launcher='pytorch'))
+    for field in (name for name, is_none in missing.items() if is_none):
+        cfg[field] = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.distributed, 'is_initialized', lambda: True)
+        join_cpu_processes(cfg)
+    add_safeguards(cfg)
+    assert cfg.env_cfg.dist_cfg.backend == 'gloo'
+    assert cfg.default_hooks.checkpoint.type == 'SafeCheckpointHook'
+    assert 'SeedHook' in [hook.type for hook in cfg.custom_hooks]
+    assert cfg.custom_imports.imports == ['mmdet_consistent.engine.safe']
+
+
+@pytest.mark.parametrize('loader', [None, dict(), dict(dataset=None)])
+def test_config_without_a_test_set_is_named(loader):
+    with pytest.raises(ConfigError, match=r'test_dataloader\.dataset is missing'):
+        launch.tested_datasets(Config(dict(test_dataloader=loader)))
+
+
+def test_tested_datasets_looks_into_joined_and_wrapped_sets():
+    one, two = dict(type='CocoDataset'), dict(type='VOCDataset')
+    wrapped = dict(type='RepeatDataset', dataset=two)
+    joined = dict(type='ConcatDataset', datasets=[one, wrapped])
+    cfg = Config(dict(test_dataloader=dict(dataset=joined)))
+    assert launch.tested_datasets(cfg) == [one, two]

@@ -10,6 +10,7 @@ from torch import nn
 from ...utils.errors import ConfigError
 from ..architecture import compare, unwrapped
 from ..checkpoint import CheckpointError
+from ..class_names import dataset_names, other_names, trained_names
 
 
 @HOOKS.register_module()
@@ -20,6 +21,7 @@ class ConfigCheckHook(Hook):
       label too large fails inside an operator, and too few classes train silently.)
     * The annotation file must know the class names; otherwise the data set would not
       have a single object.
+    * The checkpoint should know the classes in the same order.
     * The checkpoint must be of the same architecture. mmengine loads what fits and
       logs the rest in one long line. Here it is a table; resuming and testing refuse
       it, and so does ``load_from`` if less than half of the model is in the file.
@@ -52,6 +54,7 @@ class ConfigCheckHook(Hook):
         Raises:
             CheckpointError: If the checkpoint can't be meant for this model and use.
         """
+        self._check_names(runner, trained_names(checkpoint))
         model = unwrapped(runner.model)
         result = compare(model, checkpoint.get('state_dict', checkpoint))
         if not result:
@@ -85,6 +88,20 @@ class ConfigCheckHook(Hook):
             )
         else:
             runner.logger.warning(f'{path} fits this model except for:\n{table}')
+
+    def _check_names(self, runner: Runner, trained: list[str]) -> None:
+        """Warn of names that a checkpoint knows in another order, or does not know."""
+        anew = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        for name in ('train', 'val', 'test'):
+            loop = getattr(runner, f'_{name}_loop', None)
+            if isinstance(loop, BaseLoop):
+                metainfo = getattr(loop.dataloader.dataset, 'metainfo', None)
+                tested = dataset_names(metainfo)
+                differ = other_names(trained, tested)
+                # New classes are what fine-tuning is for; another order is a mistake.
+                if differ and not (anew and sorted(trained) != sorted(tested)):
+                    runner.logger.warning(f'{runner._load_from} {differ}')
+                    return
 
 
 def check_classes(model: nn.Module, dataset: Any, field: str) -> None:
