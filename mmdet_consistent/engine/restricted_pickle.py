@@ -19,8 +19,10 @@ from torch import _weights_only_unpickler
 HAS_ALLOW_LIST = hasattr(torch.serialization, 'add_safe_globals')
 # The module whose add_safe_globals() a user calls.
 ALLOW_LIST = 'torch.serialization' if HAS_ALLOW_LIST else __name__
-# numpy 2, or 1, where _core may be empty.
-_core: Any = np._core if hasattr(getattr(np, '_core', None), 'multiarray') else np.core
+# numpy 2 has them in _core, numpy 1 in core (and there may be an empty _core).
+_core: Any = getattr(np, '_core', None)
+if not hasattr(_core, 'multiarray'):
+    _core = sys.modules['numpy.core']
 multiarray = _core.multiarray
 
 
