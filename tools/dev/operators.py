@@ -368,11 +368,11 @@ def main() -> None:
             print(name, data['detectors'][name], flush=True)
     data['times'] = {}
     for number in CANDIDATES:
-        row = measure(predict_case(number), seconds=60, grad=False)
+        row = measure(predict_case(number), seconds=30, grad=False)
         data['times'][f'`predict`, {number:,} candidates'] = row
         print(number, row, flush=True)
     for name, call in operator_cases().items():
-        data['times'][name] = measure(call, seconds=10, grad=True)
+        data['times'][name] = measure(call, seconds=6, grad=True)
         print(name, data['times'][name], flush=True)
         write(data)
 
