@@ -20,7 +20,7 @@ from .engine.hooks import (
     SeedHook,
     StageLossWeightHook,
 )
-from .evaluation import CocoIoUMetric, ConsistencyMetric
+from .evaluation import CheckedCocoMetric, CocoIoUMetric, ConsistencyMetric
 from .heads import (
     ConsistentMixin,
     ConsistentRetinaHead,
@@ -38,6 +38,7 @@ __all__ = [
     'AlignedFeatures',
     'ChainedBBoxCoder',
     'CheckedCocoDataset',
+    'CheckedCocoMetric',
     'CheckedVOCDataset',
     'CheckedXMLDataset',
     'CocoIoUMetric',

@@ -9,7 +9,15 @@ from mmdet_consistent.datasets.check import check_dataset_config
 from mmdet_consistent.datasets.check_coco import check_coco_set
 from mmdet_consistent.datasets.check_image import check_image
 from mmdet_consistent.datasets.check_voc import check_voc_set
-from mmdet_consistent.datasets.problems import IMAGE, KEPT, OBJECT, DataError, check_box
+from mmdet_consistent.datasets.problems import (
+    IMAGE,
+    KEPT,
+    MENDED,
+    OBJECT,
+    RENUMBERED,
+    DataError,
+    check_box,
+)
 from tests.support import bad_data
 from tests.support.processes import ROOT, run_tool
 
@@ -62,9 +70,9 @@ def test_bad_coco_box_is_named_and_left_out(tmp_path, box, kind, effect):
     content['annotations'][3]['bbox'] = box
     cleaned, problem = check_one(tmp_path, content)
     assert (problem.kind, problem.effect) == (kind, effect)
-    assert problem.where == 'object 3 of 1.jpg'
+    assert problem.where == 'object 4 of 1.jpg'
     kept = [a['id'] for a in cleaned['annotations']]
-    assert kept == ([0, 1, 2, 3, 4, 5] if effect == KEPT else [0, 1, 2, 4, 5])
+    assert kept == ([1, 2, 3, 4, 5, 6] if effect == KEPT else [1, 2, 3, 5, 6])
 
 
 @pytest.mark.parametrize(
@@ -73,9 +81,7 @@ def test_bad_coco_box_is_named_and_left_out(tmp_path, box, kind, effect):
         ('category_id', 7, 'unknown category'),
         ('category_id', None, 'malformed object'),
         ('image_id', 99, 'unknown image'),
-        ('id', 2, 'duplicate object id'),
-        ('id', None, 'malformed object'),
-        ('area', -1, 'box under a pixel'),
+        ('image_id', [1], 'malformed object'),
     ],
 )
 def test_bad_coco_object_is_named_and_left_out(tmp_path, field, value, kind):
@@ -86,12 +92,32 @@ def test_bad_coco_object_is_named_and_left_out(tmp_path, field, value, kind):
     assert len(cleaned['annotations']) == 5
 
 
-def test_missing_area_is_filled_in(tmp_path):
+@pytest.mark.parametrize(
+    ('field', 'value', 'kind', 'mended'),
+    [
+        ('area', None, 'object without area field', 110),
+        ('area', 0, 'object without area field', 110),
+        ('area', -1, 'object without area field', 110),
+        ('area', '110', 'object without area field', 110),
+        ('iscrowd', None, 'object without iscrowd field', 0),
+        ('iscrowd', '0', 'object without iscrowd field', 0),
+        ('iscrowd', '1', 'object without iscrowd field', 1),
+        ('iscrowd', 'true', 'object without iscrowd field', 1),
+        ('ignore', '0', 'object without ignore field', 0),
+        ('id', 2, 'duplicate object id', 4),
+        ('id', 0, 'unusable object id', 4),
+        ('id', None, 'unusable object id', 4),
+        ('id', 'a', 'unusable object id', 4),
+    ],
+)
+def test_field_that_means_nothing_is_mended(tmp_path, field, value, kind, mended):
     content = bad_data.coco(tmp_path)
-    del content['annotations'][3]['area']
+    content['annotations'][3][field] = value
     cleaned, problem = check_one(tmp_path, content)
-    assert problem.effect == KEPT
-    assert cleaned['annotations'][3]['area'] == 110
+    assert problem.kind == kind
+    assert problem.effect == (RENUMBERED if value == 2 else MENDED)
+    assert cleaned['annotations'][3][field] == mended
+    assert [a['id'] for a in cleaned['annotations']] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +225,7 @@ def test_unknown_voc_class_and_wrong_size_are_named(tmp_path):
     assert problem.kind == 'unknown category'
     assert "'dog'" in problem.detail
     problem, _ = check_voc_one(tmp_path, boxes=[(4, 4, 9, 9)], width=None)
-    assert problem.effect == KEPT
+    assert problem.effect == MENDED
     assert '64 × 48' in problem.detail
     problem, _ = check_voc_one(tmp_path, boxes=[(4, 4, 9, 9)], width=10)
     assert problem.kind == 'image size differs'
@@ -235,6 +261,7 @@ def test_check_dataset_config_opens_wrappers(tmp_path):
                     data_root=str(tmp_path),
                     ann_file=path.name,
                     data_prefix=dict(img='images'),
+                    metainfo=dict(classes=('cell',)),
                 ),
             ),
             dict(
@@ -272,5 +299,5 @@ def test_check_data_names_problems_and_writes_a_clean_file(tmp_path, capsys):
     assert ended.value.code == 1
     output = capsys.readouterr().out
     assert '1  box without area (object left out)' in output
-    assert f'{path}: object 3 of 1.jpg: box without area' in output
+    assert f'{path}: object 4 of 1.jpg: box without area' in output
     assert len(json.loads(clean.read_text())['annotations']) == 5

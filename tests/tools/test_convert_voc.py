@@ -30,7 +30,7 @@ def test_convert_scales_and_clips_boxes_and_drops_empty_ones(tmp_path):
     assert 'one.xml: object 1 (a)' in dropped[0]
     coco = json.loads((tmp_path / 'o/annotations/train.json').read_text())
     assert coco['images'][0]['width'] == 100
-    assert [a['bbox'] for a in coco['annotations']] == [[10, 5, 90, 20]]
+    assert [a['bbox'] for a in coco['annotations']] == [[9.5, 4.5, 90.5, 20]]
     assert coco['annotations'][0]['category_id'] == 2
     assert cv2.imread(str(tmp_path / 'o/images/one.jpg')).shape == (50, 100, 3)
 
