@@ -97,8 +97,9 @@ def use_checked(
                 _replace(dataset, CHECKED[cls])
                 dataset.update(on_bad_data=on_bad_data, check_images=check_images)
             elif cls is None or not issubclass(cls, CheckedMixin):
+                name = getattr(cls, '__name__', dataset.get('type'))
                 text = (
-                    f'{field}: the data of a {dataset.get("type")} are not checked; '
+                    f'{field}: the data of a {name} are not checked; '
                     'docs/reliability.md says how to check your own'
                 )
                 print_log(text, 'current', logging.WARNING)

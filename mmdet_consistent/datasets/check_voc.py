@@ -147,6 +147,10 @@ def check_voc_file(
         wrong = 'encoding unknown to the XML parser', encoding, MENDED
         problems.append(Problem(xml_path, 'file', *wrong))
     size = _size(root)
+    texts = [root.findtext(f'size/{field}', '') for field in ('width', 'height')]
+    if size is not None and not all(text.strip().isdigit() for text in texts):
+        wrong = 'image size that is no integer', f'width, height = {texts}', MENDED
+        problems.append(Problem(xml_path, 'size', *wrong))
     found = check_image(image_path, size, images, max_pixels, loading)
     if size is None and found is None:
         found, size = inspect_image(image_path, 'quick', max_pixels, loading)
