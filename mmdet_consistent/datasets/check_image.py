@@ -151,8 +151,8 @@ def _check_end(source: Union[str, io.BytesIO], image_format: str) -> Finding:
     else:
         file = io.BytesIO(source.getvalue())
     with file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-        if end in file.read():
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(end)))
+        if file.read() == end or not end:
             return None
         # Some cameras write a film or a second image behind the end.
         file.seek(0)
