@@ -135,6 +135,11 @@ def check_coco_set(
             if is_id(entry.get('id')):
                 known.setdefault(entry['id'], {})
         problems.append(Problem(file, where, *found))
+    for name, ids in (('images', known), ('categories', category_ids(content))):
+        if len({isinstance(number, str) for number in ids}) > 1:
+            effect = SET if evaluation else KEPT
+            detail = "CocoMetric can't sort texts and numbers"
+            problems.append(Problem(path, name, 'ids of two types', detail, effect))
     objects, more = _check_objects(content, path, known, evaluation)
     good = dict(images=[e for e in known.values() if e], annotations=objects)
     return dict(content, **good), problems + more, size
@@ -143,6 +148,11 @@ def check_coco_set(
 def is_id(value: Any) -> bool:
     """Return whether a value can be an id: a number or a text."""
     return isinstance(value, (int, float, str))
+
+
+def category_ids(content: dict) -> set:
+    """Return the ids of the categories."""
+    return {category['id'] for category in content['categories']}
 
 
 def _wrong_categories(
@@ -166,7 +176,7 @@ def _check_objects(
     good: list[dict] = []
     problems: list[Problem] = []
     ids: set = set()
-    categories = {category['id'] for category in content['categories']}
+    categories = category_ids(content)
     for entry in content['annotations']:
         found = list(_wrong_object(entry, known, categories, ids))
         where = 'annotations'

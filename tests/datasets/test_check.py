@@ -19,6 +19,7 @@ from mmdet_consistent.datasets.problems import (
     MENDED,
     OBJECT,
     RENUMBERED,
+    SET,
     DataError,
     check_box,
 )
@@ -343,6 +344,23 @@ def test_category_without_id_or_name_is_an_error_with_its_file(tmp_path, categor
     path = bad_data.save(tmp_path, content)
     with pytest.raises(DataError, match=r'train\.json: categories: .* has no id or'):
         check_coco_set(str(path))
+
+
+@pytest.mark.parametrize('name', ['images', 'categories'])
+def test_ids_of_two_types_are_refused_for_an_evaluation_alone(tmp_path, name):
+    content = bad_data.coco(tmp_path)
+    content['categories'].append(dict(id=2, name='dog'))
+    field = 'image_id' if name == 'images' else 'category_id'
+    for entry in content[name][:1]:
+        for item in content['annotations']:
+            if item[field] == entry['id']:
+                item[field] = 'text'
+        entry['id'] = 'text'
+    path = str(bad_data.save(tmp_path, content))
+    for evaluation, effect in ((False, KEPT), (True, SET)):
+        cleaned, (problem,), _ = check_coco_set(path, evaluation=evaluation)
+        assert (problem.kind, problem.effect) == ('ids of two types', effect)
+        assert len(cleaned['annotations']) == 6
 
 
 junk = st.recursive(
