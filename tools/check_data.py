@@ -23,13 +23,8 @@ from mmdet_consistent.datasets.check import check_dataset_config
 from mmdet_consistent.datasets.check_coco import check_coco_set
 from mmdet_consistent.datasets.check_image import LEVELS, MAX_PIXELS
 from mmdet_consistent.datasets.check_voc import check_voc_set
-from mmdet_consistent.datasets.problems import (
-    HARMLESS,
-    SET,
-    DataError,
-    Problem,
-    summary,
-)
+from mmdet_consistent.datasets.kinds import HARMLESS, finding
+from mmdet_consistent.datasets.problems import DataError, Problem, summary
 from mmdet_consistent.utils import atomic
 from mmdet_consistent.utils.configs import plain_datasets
 
@@ -132,7 +127,8 @@ def check_one(dataset: dict, args: argparse.Namespace) -> Checked:
         yield from check_dataset_config(dataset, args.images, args.max_pixels)
     except DataError as error:
         path = str(dataset.get('ann_file'))
-        yield path, [Problem(path, 'file', 'unusable file', str(error), SET)], 'no data'
+        found = finding('unusable file', str(error))
+        yield path, [Problem(path, 'file', *found)], 'no data'
 
 
 def main() -> None:

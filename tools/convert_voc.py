@@ -20,7 +20,8 @@ from mmdet_consistent.datasets.check_voc import (
     find_image,
     read_list,
 )
-from mmdet_consistent.datasets.problems import IMAGE, OBJECT, DataError
+from mmdet_consistent.datasets.kinds import IMAGE, OBJECT
+from mmdet_consistent.datasets.problems import DataError
 from mmdet_consistent.engine.launch import friendly_errors
 from mmdet_consistent.utils import atomic
 

@@ -9,22 +9,8 @@ from mmdet.datasets.api_wrappers import COCO
 from mmengine.fileio import get
 
 from .check_image import MAX_PIXELS, PLAIN, Loading, check_image, check_pixels
-from .problems import (
-    HARMLESS,
-    IMAGE,
-    KEPT,
-    MENDED,
-    OBJECT,
-    RENUMBERED,
-    SET,
-    DataError,
-    Finding,
-    Problem,
-    as_flag,
-    check_box,
-    check_classes,
-    is_number,
-)
+from .kinds import HARMLESS, KEPT, RENUMBERED, Finding, finding
+from .problems import DataError, Problem, as_flag, check_box, check_classes, is_number
 
 # Image entries by id, empty for an image that is left out.
 Images = dict[Any, dict]
@@ -72,7 +58,7 @@ def read_coco(
             raise DataError(f'{path}: categories: {entry!r} has no id or no name')
     if encoding == 'utf-8':
         return content, []
-    found = 'file not in plain UTF-8', f'{encoding}, with a byte-order mark', MENDED
+    found = finding('file not in plain UTF-8', f'{encoding}, with a byte-order mark')
     return content, [Problem(path, 'file', *found)]
 
 
@@ -137,9 +123,8 @@ def check_coco_set(
         problems.append(Problem(file, where, *found))
     for name, ids in (('images', known), ('categories', category_ids(content))):
         if len({isinstance(number, str) for number in ids}) > 1:
-            effect = SET if evaluation else KEPT
             detail = "CocoMetric can't sort texts and numbers"
-            problems.append(Problem(path, name, 'ids of two types', detail, effect))
+            problems.append(Problem(path, name, *finding('ids of two types', detail)))
     objects, more = _check_objects(content, path, known, evaluation)
     good = dict(images=[e for e in known.values() if e], annotations=objects)
     return dict(content, **good), problems + more, size
@@ -166,7 +151,7 @@ def _wrong_categories(
     twice = {repr(name) for name in names if names.count(name) > 1}
     if not twice:
         return None
-    return 'category twice', f'{", ".join(sorted(twice))} by name or id', SET
+    return finding('category twice', f'{", ".join(sorted(twice))} by name or id')
 
 
 def _check_objects(
@@ -184,7 +169,7 @@ def _check_objects(
             image = entry.get('image_id')
             name = known.get(image, {}).get('file_name') if is_id(image) else None
             where = f'object {entry.get("id")!r} of {name or image}'
-        problems += [Problem(path, where, *finding) for finding in found]
+        problems += [Problem(path, where, *each) for each in found]
         usable = all(effect in (*HARMLESS, RENUMBERED) for _, _, effect in found)
         small = evaluation and any(kind == 'box under a pixel' for kind, _, _ in found)
         if (usable or small) and known[entry['image_id']]:
@@ -211,15 +196,15 @@ def _malformed(entry: Any, *fields: str) -> str:
 def _wrong_image(entry: Any, known: Images, max_pixels: int) -> Finding:
     malformed = _malformed(entry, 'id', 'file_name', 'width', 'height')
     if malformed:
-        return 'malformed image entry', malformed, IMAGE
+        return finding('malformed image entry', malformed)
     if entry['id'] in known:
         name = known[entry['id']].get('file_name', 'an image left out')
-        return 'duplicate image id', f'already used by {name}', IMAGE
+        return finding('duplicate image id', f'already used by {name}')
     size = entry['width'], entry['height']
     if not all(is_number(v) and v > 0 for v in size):
-        return 'malformed image entry', f'width, height = {size}', IMAGE
+        return finding('malformed image entry', f'width, height = {size}')
     if not isinstance(entry['file_name'], str):
-        return 'malformed image entry', f'file_name = {entry["file_name"]!r}', IMAGE
+        return finding('malformed image entry', f'file_name = {entry["file_name"]!r}')
     return check_pixels(*size, max_pixels)
 
 
@@ -230,16 +215,16 @@ def _wrong_object(
     malformed = _malformed(entry, 'image_id', 'category_id')
     box = None if malformed else entry.get('bbox')
     if not isinstance(box, list) or len(box) != 4:
-        yield 'malformed object', malformed or f'bbox = {box!r}', OBJECT
+        yield finding('malformed object', malformed or f'bbox = {box!r}')
         return
     image = known.get(entry['image_id'])
     if image is None:
-        yield 'unknown image', f'image_id = {entry["image_id"]!r}', OBJECT
+        yield finding('unknown image', f'image_id = {entry["image_id"]!r}')
         return
     if not image:
         return  # reported already, with its image
     if entry['category_id'] not in categories:
-        yield 'unknown category', f'category_id = {entry["category_id"]!r}', OBJECT
+        yield finding('unknown category', f'category_id = {entry["category_id"]!r}')
         return
     found = _wrong_box(box, (image['width'], image['height']))
     if found is not None:
@@ -256,7 +241,7 @@ def _wrong_box(box: list, size: tuple[float, float]) -> Finding:
     found = check_box(corners, size)
     if (found is None or found[2] == KEPT) and min(box[2:]) < 1:
         # mmdet drops such objects from training silently.
-        return 'box under a pixel', f'bbox = {box}', OBJECT
+        return finding('box under a pixel', f'bbox = {box}')
     return found
 
 
@@ -266,20 +251,20 @@ def _wrong_fields(entry: dict, ids: set) -> Iterator[tuple[str, str, str]]:
     area: Any = entry.get('area')
     if is_number(number) and number in ids:
         detail = 'another object has it too; `check_data FILE --write NEW` renumbers'
-        yield 'duplicate object id', detail, RENUMBERED
+        yield finding('duplicate object id', detail)
     elif not is_number(number) or number == 0:
         # COCO's evaluation marks a match with the id, and 0 as no match.
-        yield 'unusable object id', f'id = {number!r} is no number from 1', MENDED
+        yield finding('unusable object id', f'id = {number!r} is no number from 1')
     else:
         ids.add(number)
     if not is_number(area) or area <= 0:
         entry['area'] = entry['bbox'][2] * entry['bbox'][3]
-        yield 'object without area field', f'area = {area!r}', MENDED
+        yield finding('object without area field', f'area = {area!r}')
     for name in ('iscrowd', 'ignore'):
         value = entry.get(name, None if name == 'iscrowd' else 0)
         if not isinstance(value, bool) and not is_number(value):
-            yield f'object without {name} field', f'{name} = {value!r}', MENDED
+            yield finding(f'object without {name} field', f'{name} = {value!r}')
             entry[name] = as_flag(value)
     if entry.get('ignore'):
         detail = 'mmdet leaves it out of training, but its CocoMetric counts it'
-        yield 'object to ignore', detail, KEPT
+        yield finding('object to ignore', detail)

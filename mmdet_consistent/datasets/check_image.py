@@ -12,7 +12,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.fileio import LocalBackend, get, get_file_backend
 from PIL import Image, UnidentifiedImageError
 
-from .problems import IMAGE, Finding
+from .kinds import Finding, finding
 
 LEVELS = ('no', 'quick', 'full')
 # Last bytes of a complete file. Decoders fill up what is missing with grey.
@@ -85,7 +85,7 @@ def check_image(
     if found is not None or size is None or size == real:
         return found
     detail = f'{real[0]} × {real[1]} in the file, {size[0]} × {size[1]} annotated'
-    return 'image size differs', detail, IMAGE
+    return finding('image size differs', detail)
 
 
 def inspect_image(
@@ -114,12 +114,12 @@ def inspect_image(
                 width, height = height, width
             return found, (width, height)
     except FileNotFoundError:
-        found = 'missing image', 'there is no such file', IMAGE
+        found = finding('missing image', 'there is no such file')
     except UnidentifiedImageError:
         return _ask_opencv(get(path, loading.backend_args))
     except (OSError, SyntaxError, ValueError) as error:
         kind = 'truncated image' if 'truncated' in str(error) else 'corrupt image'
-        found = kind, str(error), IMAGE
+        found = finding(kind, str(error))
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     return found, (0, 0)
@@ -130,7 +130,7 @@ def check_pixels(width: float, height: float, max_pixels: int) -> Finding:
     if width * height <= max_pixels:
         return None
     detail = f'{width} × {height} is more than {max_pixels} pixels'
-    return 'huge image', detail, IMAGE
+    return finding('huge image', detail)
 
 
 def _ask_opencv(content: bytes) -> tuple[Finding, Size]:
@@ -140,7 +140,7 @@ def _ask_opencv(content: bytes) -> tuple[Finding, Size]:
         return None, (width, height)
     except (cv2.error, AttributeError):
         reason = 'unknown file format' if content else 'the file is empty'
-        return ('corrupt image', reason, IMAGE), (0, 0)
+        return finding('corrupt image', reason), (0, 0)
 
 
 def _check_end(source: Union[str, io.BytesIO], image_format: str) -> Finding:
@@ -159,7 +159,7 @@ def _check_end(source: Union[str, io.BytesIO], image_format: str) -> Finding:
         content = file.read()
     if _jpeg_ends(content) if image_format == 'JPEG' else end in content:
         return None
-    return 'truncated image', f'the file has no end of a {image_format}', IMAGE
+    return finding('truncated image', f'the file has no end of a {image_format}')
 
 
 def _jpeg_ends(content: bytes) -> bool:

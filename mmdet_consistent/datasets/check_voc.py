@@ -18,16 +18,8 @@ from .check_image import (
     check_image,
     inspect_image,
 )
-from .problems import (
-    IMAGE,
-    MENDED,
-    OBJECT,
-    DataError,
-    Finding,
-    Problem,
-    as_flag,
-    check_box,
-)
+from .kinds import OBJECT, Finding, finding
+from .problems import DataError, Problem, as_flag, check_box
 
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -138,33 +130,33 @@ def check_voc_file(
     try:
         root, encoding = _parse(get(xml_path, backend_args))
     except FileNotFoundError:
-        wrong = 'missing annotation', 'there is no such file', IMAGE
+        wrong = finding('missing annotation', 'there is no such file')
         return None, [Problem(xml_path, 'file', *wrong)]
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        wrong = 'corrupt annotation', str(error) or 'the file is empty', IMAGE
+        wrong = finding('corrupt annotation', str(error) or 'the file is empty')
         return None, [Problem(xml_path, 'file', *wrong)]
     if encoding:
-        wrong = 'encoding unknown to the XML parser', encoding, MENDED
+        wrong = finding('encoding unknown to the XML parser', encoding)
         problems.append(Problem(xml_path, 'file', *wrong))
     size = _size(root)
     texts = [root.findtext(f'size/{field}', '') for field in ('width', 'height')]
     if size is not None and not all(text.strip().isdigit() for text in texts):
-        wrong = 'image size that is no integer', f'width, height = {texts}', MENDED
+        wrong = finding('image size that is no integer', f'width, height = {texts}')
         problems.append(Problem(xml_path, 'size', *wrong))
     found = check_image(image_path, size, images, max_pixels, loading)
     if size is None and found is None:
         found, size = inspect_image(image_path, 'quick', max_pixels, loading)
         detail = f'taken from the image: {size[0]} × {size[1]}'
-        wrong = 'image size not in the annotation', detail, MENDED
+        wrong = finding('image size not in the annotation', detail)
         problems.append(Problem(xml_path, 'size', *wrong))
     if found is not None or size is None:
         return None, [Problem(image_path, 'image', *(found or wrong))]
     _write_size(root, size)
     for index, element in enumerate(root.findall('object')):
-        for finding in _wrong_object(element, classes, size):
+        for found in _wrong_object(element, classes, size):
             where = f'object {index} ({element.findtext("name")})'
-            problems.append(Problem(xml_path, where, *finding))
-            if finding[2] == OBJECT:
+            problems.append(Problem(xml_path, where, *found))
+            if found[2] == OBJECT:
                 root.remove(element)
     return root, problems
 
@@ -181,7 +173,7 @@ def _wrong_object(
     try:
         int(difficult.text or '')
     except ValueError:
-        yield 'difficult that is no number', f'difficult={difficult.text!r}', MENDED
+        yield finding('difficult that is no number', f'difficult={difficult.text!r}')
         difficult.text = str(as_flag(difficult.text))
 
 
@@ -194,11 +186,11 @@ def check_object(
     name = element.findtext('name')
     if name is None or (classes is not None and name not in classes):
         known = '' if classes is None else f'; known classes are {", ".join(classes)}'
-        return 'unknown category', f'name={name!r}{known}', OBJECT
+        return finding('unknown category', f'name={name!r}{known}')
     texts = [element.findtext(f'bndbox/{field}') for field in CORNERS]
     for field, text in zip(CORNERS, texts):
         if _number(text) is None:
-            return 'box that is no number', f'{field}={text!r}', OBJECT
+            return finding('box that is no number', f'{field}={text!r}')
     box = corners(element)
     detail = f'{", ".join(CORNERS)} = {", ".join(map(str, texts))}, which mmdet reads '
     return check_box(box, size, f'{detail}as x1, y1, x2, y2 = {box}')

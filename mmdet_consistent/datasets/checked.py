@@ -15,16 +15,8 @@ from mmengine.logging import print_log
 from .check_coco import check_coco_set, coco_api
 from .check_image import LEVELS, MAX_PIXELS, Loading, check_image
 from .check_voc import check_voc_file, find_image, read_list
-from .problems import (
-    HARMLESS,
-    IMAGE,
-    OBJECT,
-    RENUMBERED,
-    SET,
-    DataError,
-    Problem,
-    summary,
-)
+from .kinds import HARMLESS, OBJECT, SET, STOPS_EVALUATION, finding
+from .problems import DataError, Problem, summary
 
 
 class CheckedMixin(BaseDetDataset):
@@ -92,7 +84,7 @@ class CheckedMixin(BaseDetDataset):
         """
         self.problems += problems
         serious = [p for p in problems if p.effect not in HARMLESS]
-        stops = (SET, IMAGE, RENUMBERED) if self.test_mode else (SET,)
+        stops = STOPS_EVALUATION if self.test_mode else (SET,)
         fatal = [p for p in serious if p.effect in stops]
         why = 'faults that would change the result'
         if self.on_bad_data == 'refuse':
@@ -148,7 +140,7 @@ class CheckedMixin(BaseDetDataset):
                     found = check_image(
                         path, None, 'full', self.max_pixels, self.loading
                     )
-                    found = found or ('unreadable image', reason, IMAGE)
+                    found = found or finding('unreadable image', reason)
                     return Problem(path, 'image', *found)
         return None
 
@@ -193,7 +185,7 @@ class CheckedXMLDataset(CheckedMixin, XMLDataset):
         loaded: dict[str, dict] = {}
         for info in filter(None, super().load_data_list()):
             if info['img_id'] in loaded:
-                twice = 'duplicate image id', 'it is in the list twice', IMAGE
+                twice = finding('duplicate image id', 'it is in the list twice')
                 self._found.append(Problem(self.ann_file, info['img_id'], *twice))
             loaded[info['img_id']] = info
         self.report(self._found, loaded)

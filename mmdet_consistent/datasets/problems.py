@@ -6,14 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 from ..utils.errors import UserError
-
-# What happens if the run goes on: nothing; a value is filled in; ids are replaced; an
-# object or an image is left out. SET stops every run.
-KEPT, MENDED, RENUMBERED = 'kept', 'mended', 'ids renumbered'
-OBJECT, IMAGE, SET = 'object left out', 'image left out', 'data set refused'
-HARMLESS = (KEPT, MENDED)
-# Kind, detail and effect of a problem, if there is one.
-Finding = Optional[tuple[str, str, str]]
+from .kinds import Finding, finding
 
 
 class DataError(UserError, ValueError):
@@ -28,7 +21,7 @@ class Problem(NamedTuple):
         where: Object or field in the file.
         kind: Short name to count by, such as ``box without area``.
         detail: The value, and what it should be.
-        effect: One of the constants above, such as ``OBJECT``.
+        effect: One of the constants in :mod:`.kinds`, such as ``OBJECT``.
     """
 
     file: str
@@ -68,21 +61,21 @@ def check_box(
     """
     corners = text or f'x1, y1, x2, y2 = [{", ".join(map(str, box))}]'
     if not all(is_number(v) for v in box):
-        return 'box that is no number', corners, OBJECT
+        return finding('box that is no number', corners)
     x1, y1, x2, y2 = box
     if x2 < x1 or y2 < y1:
-        return 'inverted box', corners, OBJECT
+        return finding('inverted box', corners)
     if x2 == x1 or y2 == y1:
-        return 'box without area', corners, OBJECT
+        return finding('box without area', corners)
     if size is None:
         return None
     width, height = size
     detail = f'{corners} in an image of {width:g} × {height:g}'
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
-        return 'box outside the image', detail, OBJECT
+        return finding('box outside the image', detail)
     # One pixel more is a matter of counting from 0 or from 1.
     if x1 < -1 or y1 < -1 or x2 > width + 1 or y2 > height + 1:
-        return 'box reaches out of the image', detail, KEPT
+        return finding('box reaches out of the image', detail)
     return None
 
 
@@ -100,13 +93,13 @@ def check_classes(names: Sequence[str], classes: Sequence[str], every: bool) -> 
     """
     if isinstance(classes, str):
         detail = f'classes={classes!r} is a text; write classes=({classes!r},)'
-        return 'labels of other classes', detail, SET
+        return finding('labels of other classes', detail)
     known = [name for name in names if name in classes]
     if known == list(classes):
         return None
     absent = [str(name) for name in classes if name not in known]
     if known and not every and known == list(classes[: len(known)]):
-        return 'class without a category', f'no category {_listed(absent)}', KEPT
+        return finding('class without a category', f'no category {_listed(absent)}')
     shown = f'classes=({_listed(classes)}), but the categories are ({_listed(names)})'
     twice = [name for name, count in Counter(known).items() if count > 1]
     if twice:
@@ -115,7 +108,7 @@ def check_classes(names: Sequence[str], classes: Sequence[str], every: bool) -> 
         why = f'no {_listed(absent)}; spell it as in the file, or add the category'
     else:
         why = f"write the classes in the file's order, ({_listed(known)})"
-    return 'labels of other classes', f'{shown}: {why}', SET
+    return finding('labels of other classes', f'{shown}: {why}')
 
 
 def _listed(names: Sequence[Any], limit: int = 20) -> str:

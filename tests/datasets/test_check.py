@@ -13,16 +13,8 @@ from mmdet_consistent.datasets.check import check_dataset_config
 from mmdet_consistent.datasets.check_coco import check_coco_set
 from mmdet_consistent.datasets.check_image import check_image
 from mmdet_consistent.datasets.check_voc import check_voc_set
-from mmdet_consistent.datasets.problems import (
-    IMAGE,
-    KEPT,
-    MENDED,
-    OBJECT,
-    RENUMBERED,
-    SET,
-    DataError,
-    check_box,
-)
+from mmdet_consistent.datasets.kinds import IMAGE, KEPT, MENDED, OBJECT, RENUMBERED
+from mmdet_consistent.datasets.problems import DataError, check_box
 from tests.support import bad_data
 from tests.support.processes import ROOT, run_tool
 
@@ -357,10 +349,18 @@ def test_ids_of_two_types_are_refused_for_an_evaluation_alone(tmp_path, name):
                 item[field] = 'text'
         entry['id'] = 'text'
     path = str(bad_data.save(tmp_path, content))
-    for evaluation, effect in ((False, KEPT), (True, SET)):
-        cleaned, (problem,), _ = check_coco_set(path, evaluation=evaluation)
-        assert (problem.kind, problem.effect) == ('ids of two types', effect)
-        assert len(cleaned['annotations']) == 6
+    cleaned, (problem,), _ = check_coco_set(path)
+    assert problem.kind == 'ids of two types'
+    assert len(cleaned['annotations']) == 6
+    fields = dict(
+        type='CheckedCocoDataset',
+        ann_file=path,
+        data_prefix=dict(img=str(tmp_path / 'images')),
+        metainfo=dict(classes=('cell', 'dog')),
+    )
+    assert len(DATASETS.build(fields)) == 3
+    with pytest.raises(DataError, match='ids of two types'):
+        DATASETS.build(dict(fields, test_mode=True))
 
 
 junk = st.recursive(

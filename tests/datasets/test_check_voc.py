@@ -15,7 +15,8 @@ from PIL import Image
 from mmdet_consistent import CheckedXMLDataset
 from mmdet_consistent.datasets.check import check_dataset_config
 from mmdet_consistent.datasets.check_voc import check_voc_file, check_voc_set, read_list
-from mmdet_consistent.datasets.problems import IMAGE, MENDED, DataError
+from mmdet_consistent.datasets.kinds import IMAGE, MENDED
+from mmdet_consistent.datasets.problems import DataError
 from tests.support import bad_data
 
 register_all_modules()
