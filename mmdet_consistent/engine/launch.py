@@ -13,11 +13,10 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from ..utils.configs import plain_datasets
+from ..datasets.check import use_checked
 from ..utils.errors import ConfigError, UserError
 
 SAFE_LOADING = 'mmdet_consistent.engine.safe'
-CHECKED = ('CocoDataset', 'VOCDataset', 'XMLDataset')
 # Fields that Runner.from_cfg, mmengine and the tools read.
 FIELDS = {
     *inspect.signature(Runner.__init__).parameters,
@@ -144,12 +143,7 @@ def add_safeguards(
         add_hooks(cfg, 'SyncBuffersHook')
     if bad_data == 'keep':
         return
-    for field in ('train_dataloader', 'val_dataloader'):
-        for dataset in plain_datasets((cfg.get(field) or {}).get('dataset')):
-            if dataset.get('type') in CHECKED:
-                dataset.type = f'Checked{dataset.type}'
-                dataset.on_bad_data = bad_data
-                dataset.check_images = check_images
+    use_checked(cfg, on_bad_data=bad_data, check_images=check_images)
 
 
 def add_hooks(cfg: Config, *types: str) -> None:

@@ -7,6 +7,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
+from ...datasets.classes import dataset_classes
 from ...utils.errors import ConfigError
 from ..architecture import compare, unwrapped
 from ..checkpoint import CheckpointError
@@ -115,27 +116,15 @@ def check_classes(model: nn.Module, dataset: Any, field: str) -> None:
     Raises:
         ConfigError: If they differ. The message names both and the fields to change.
     """
-    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    classes = dataset_classes(dataset, f'{field}.dataset')
     head = getattr(unwrapped(model), 'bbox_head', None)
     number = getattr(head, 'num_classes', None)
     if classes is None or number is None:
         return
-    if isinstance(classes, str):
-        raise ConfigError(
-            f'{field}.dataset.metainfo.classes={classes!r} is a string, not a tuple of '
-            f'names: with a single class, write classes=({classes!r},)'
-        )
     if number != len(classes):
         shown = ', '.join(classes[:5]) + (', …' if len(classes) > 5 else '')
         raise ConfigError(
             f'model.bbox_head.num_classes={number}, but {field}.dataset has '
             f'{len(classes)} classes ({shown}): set num_classes={len(classes)}, or '
             f"{field}.dataset.metainfo=dict(classes=(...)) to the head's {number} names"
-        )
-    ids = getattr(dataset, 'cat_ids', None)
-    if ids is not None and len(ids) != len(classes):
-        raise ConfigError(
-            f'{getattr(dataset, "ann_file", field)} knows only {len(ids)} of the '
-            f'{len(classes)} classes in {field}.dataset.metainfo.classes '
-            f'({", ".join(classes)}): use the names under "categories" in the file'
         )
