@@ -6,13 +6,14 @@ from typing import Any, Optional
 
 import torch
 from mmdet.structures.bbox import get_box_tensor
-from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ...utils.errors import UserError
 from ..architecture import unwrapped
+from ..checkpoint import not_finite
+from .finite_weights import FiniteWeightsMixin
 
 
 class NonFiniteLossError(UserError, RuntimeError):
@@ -20,13 +21,15 @@ class NonFiniteLossError(UserError, RuntimeError):
 
 
 @HOOKS.register_module()
-class FiniteLossHook(Hook):
+class FiniteLossHook(FiniteWeightsMixin):
     """Raises :class:`NonFiniteLossError` when the loss is NaN or infinite.
 
     While the loss is finite this costs nothing: mmengine has already copied the loss
     to the host for its log, and the head's outputs are only referenced until the step
     is over. The step that failed has spoilt the weights in memory; the checkpoints on
-    disk are from before it.
+    disk are from before it. A gradient that is not finite under a finite loss is
+    noticed where its norm is logged (``optim_wrapper.clip_grad``), and when a
+    checkpoint is to be saved.
 
     A gradient scaler (``--amp``) skips steps whose gradients overflow and lowers the
     loss scale, without end if need be. The hook also raises when steps are still
@@ -78,6 +81,7 @@ class FiniteLossHook(Hook):
         if isfinite(losses.get('loss', 0)):
             self.bad_steps = 0
             self._watch_scale(runner, data_batch)
+            self._watch_gradients(runner, data_batch)
             self._features = self._outputs = None
             return
         self.bad_steps += 1
@@ -115,6 +119,22 @@ class FiniteLossHook(Hook):
                 "bfloat16 (optim_wrapper.dtype='bfloat16')",
             )
 
+    def _watch_gradients(self, runner: Runner, data_batch: Any) -> None:
+        """Raise if a gradient that was not finite has reached the weights."""
+        norm = runner.message_hub.log_scalars.get('train/grad_norm')
+        if norm is None or isfinite(norm.current()):
+            return
+        weights = dict(unwrapped(runner.model).named_parameters())
+        bad = next((n for n in not_finite(weights) if n not in self.constants), None)
+        if bad is not None:  # a scaler would have skipped the step
+            raise self._error(
+                runner,
+                data_batch,
+                f'grad_norm is {norm.current()}: {bad} now holds NaN or inf',
+                'the gradients overflowed by themselves',
+                'torch.autograd.set_detect_anomaly(True) to find the operation',
+            )
+
     def _error(
         self, runner: Runner, data_batch: Any, what: str, otherwise: str, remedy: str
     ) -> NonFiniteLossError:
@@ -124,8 +144,9 @@ class FiniteLossHook(Hook):
             origin = f'Where it comes from could not be determined ({error!r}).'
         return NonFiniteLossError(
             f'epoch {runner.epoch + 1}, iteration {runner.iter + 1}: {what}. {origin} '
-            f'Possible remedies: a smaller lr, a longer warm-up, {remedy}. The '
-            'checkpoints are from before this step: --resume goes on from the last one.'
+            f'Possible remedies: a smaller lr, a longer warm-up, {remedy}. No '
+            'checkpoint holds these weights: --resume goes on from the last one, if '
+            'there is one.'
         )
 
     def _keep(self, head: nn.Module, inputs: tuple, outputs: Any) -> None:
