@@ -1,15 +1,22 @@
 """Names mistakes before training that mmdet reports late and cryptically."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Optional
 
+from mmdet.models.detectors import RPN
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from ...utils.errors import ConfigError
-from ..architecture import compare, unwrapped
+from ..architecture import compare, trained_detector, unwrapped
 from ..checkpoint import CheckpointError
+
+MAY_LACK = (
+    "custom_hooks=[dict(type='ConfigCheckHook', may_be_missing=('name',))] with parts "
+    'of the names that may be missing'
+)
 
 
 @HOOKS.register_module()
@@ -22,7 +29,7 @@ class ConfigCheckHook(Hook):
       have a single object.
     * The checkpoint must be of the same architecture. mmengine loads what fits and
       logs the rest in one long line. Here it is a table; resuming and testing refuse
-      it, and so does ``load_from`` if less than half of the model is in the file.
+      it, and so does ``load_from`` if nothing of the model is in the file.
       The later stages' regression outputs and the parameters of additions may be
       missing, as a baseline's file has none.
 
@@ -64,43 +71,70 @@ class ConfigCheckHook(Hook):
             if not any(part in name for part in self.may_be_missing)
         ]
         total = result.fitting + len(result.missing) + len(result.shapes)
-        if result.fitting * 2 < total:
-            raise CheckpointError(
-                f'{path} holds only {result.fitting} of the {total} parameters of this '
-                f'model: it is of another architecture.\n{table}\n'
-                'Use the config it was trained with'
-            )
         training = isinstance(runner._train_loop, BaseLoop)
+        if not result.fitting:
+            raise CheckpointError(
+                f'{path} holds only 0 of the {total} parameters of this model: it is '
+                f'of another architecture.\n{table}\nUse the config it was trained '
+                "with; a backbone alone is loaded by the backbone's init_cfg="
+                "dict(type='Pretrained', checkpoint=...)"
+            )
         if training and not runner._resume:
             runner.logger.warning(
-                f'{path} fits this model only in part; what differs keeps its '
-                f'initial values:\n{table}'
+                f'{path} fits this model only in part ({result.fitting} of {total} '
+                f'parameters); what differs keeps its initial values:\n{table}'
             )
         elif needed or result.shapes or (result.left_over and runner._resume):
             use = 'resumed from' if training else 'tested'
             raise CheckpointError(
                 f'{path} does not fit this model and cannot be {use}:\n{table}\n'
-                'Use the config it was trained with'
-                + (', or load_from without resume to fine-tune' if training else '')
+                'Use the config it was trained with, or '
+                + ('load_from without resume to fine-tune' if training else MAY_LACK)
             )
         else:
             runner.logger.warning(f'{path} fits this model except for:\n{table}')
 
 
 def check_classes(model: nn.Module, dataset: Any, field: str) -> None:
-    """Compare the classes of a data set with the head's.
+    """Compare the classes of each joined data set with those of the detector's heads.
 
     Args:
-        model: The detector, wrapped or not.
-        dataset: The data set; one without class names is not checked.
+        model: The detector, wrapped or not. One without classes of its own (an RPN, or
+            one that reads their names) is not checked.
+        dataset: The data set, wrapped or not; one without class names is not checked.
         field: The config field of its loader, for the message.
 
     Raises:
         ConfigError: If they differ. The message names both and the fields to change.
     """
-    classes = getattr(dataset, 'metainfo', {}).get('classes')
-    head = getattr(unwrapped(model), 'bbox_head', None)
-    number = getattr(head, 'num_classes', None)
+    detector = trained_detector(model)
+    if isinstance(detector, RPN) or hasattr(detector, 'language_model'):
+        return
+    place = 'model' if detector is unwrapped(model) else 'model.detector'
+    roi_head = getattr(detector, 'roi_head', None)
+    heads = {
+        f'{place}.bbox_head': getattr(detector, 'bbox_head', None),
+        f'{place}.roi_head.bbox_head': getattr(roi_head, 'bbox_head', None),
+    }
+    for plain in _plain_datasets(dataset):
+        for name, head in heads.items():
+            for stage in head if isinstance(head, nn.ModuleList) else [head]:
+                _check_classes(getattr(stage, 'num_classes', None), name, plain, field)
+
+
+def _plain_datasets(dataset: Any) -> Iterator[Any]:
+    """Yield the data sets inside of wrappers."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if inner == [None]:
+        yield dataset
+    else:
+        for other in inner:
+            yield from _plain_datasets(other)
+
+
+def _check_classes(number: Optional[int], head: str, dataset: Any, field: str) -> None:
+    """Compare the classes of one data set with the number of those of one head."""
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if classes is None or number is None:
         return
     if isinstance(classes, str):
@@ -111,7 +145,7 @@ def check_classes(model: nn.Module, dataset: Any, field: str) -> None:
     if number != len(classes):
         shown = ', '.join(classes[:5]) + (', …' if len(classes) > 5 else '')
         raise ConfigError(
-            f'model.bbox_head.num_classes={number}, but {field}.dataset has '
+            f'{head}.num_classes={number}, but {field}.dataset has '
             f'{len(classes)} classes ({shown}): set num_classes={len(classes)}, or '
             f"{field}.dataset.metainfo=dict(classes=(...)) to the head's {number} names"
         )
