@@ -9,6 +9,8 @@ from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
+from ..utils.device import without_autocast
+
 
 class ShapeCache:
     """Results that depend on shapes alone, for the shapes seen last.
@@ -90,7 +92,7 @@ def refine_boxes(
         value.
     """
     boxes = boxes.expand_as(deltas)
-    with torch.autocast(boxes.device.type, enabled=False):
+    with without_autocast(boxes):
         refined = bbox_coder.decode(
             boxes.flatten(0, 1), deltas.detach().float().flatten(0, 1)
         )

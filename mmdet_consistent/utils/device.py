@@ -1,8 +1,18 @@
 """Device-dependent choices."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Optional
 
+import torch
 from torch import Tensor
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager:
+    """Switch autocast off on a tensor's device, if this torch knows any for it."""
+    try:
+        return torch.autocast(tensor.device.type, enabled=False)
+    except RuntimeError:  # MPS before torch 2.5
+        return nullcontext()
 
 
 def may_select_rows(tensor: Tensor, choice: Optional[bool] = None) -> bool:
