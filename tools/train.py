@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from mmdet_consistent.engine import make_safe
 from mmdet_consistent.engine.launch import (
     add_safeguards,
+    count_accumulation,
     friendly_errors,
     load_config,
 )
@@ -84,7 +85,9 @@ def train() -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     add_safeguards(cfg, args.bad_data, args.check_images)
-    Runner.from_cfg(cfg).train()
+    runner = Runner.from_cfg(cfg)
+    count_accumulation(runner)
+    runner.train()
 
 
 def main() -> None:

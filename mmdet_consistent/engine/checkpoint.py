@@ -4,7 +4,7 @@ import hashlib
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Optional, Union
 from urllib.parse import urlparse
@@ -26,10 +26,15 @@ from .restricted_pickle import (
 )
 
 RESUMABLE = ('meta', 'state_dict', 'message_hub', 'optimizer')
+TRAINED = ('state_dict', 'ema_state_dict', 'optimizer')
 
 
 class CheckpointError(UserError, RuntimeError):
     """A checkpoint can't be used; the message names the file and suggests a fix."""
+
+
+class SpoiltWeightsError(CheckpointError):
+    """Weights or optimizer states are not finite; the message names one."""
 
 
 def make_safe() -> None:
@@ -162,11 +167,14 @@ def load(path: Union[str, Path], map_location: Any = None) -> dict:
     return checkpoint
 
 
-def newest_good(candidates: Iterable[Path]) -> tuple[Optional[Path], list[str]]:
+def newest_good(
+    candidates: Iterable[Path], constants: frozenset[str] = frozenset()
+) -> tuple[Optional[Path], list[str]]:
     """Find the first checkpoint from which training can resume.
 
     Args:
         candidates: Files, the preferred one first.
+        constants: See :func:`spoilt`.
 
     Returns:
         The file, or None; and one sentence per bad file before it.
@@ -174,18 +182,27 @@ def newest_good(candidates: Iterable[Path]) -> tuple[Optional[Path], list[str]]:
     problems: list[str] = []
     for path in candidates:
         try:
-            check_resumable(load(path, map_location='cpu'), path)
+            check_resumable(load(path, map_location='cpu'), path, constants)
             return path, problems
         except (CheckpointError, OSError) as error:
             problems.append(str(error))
     return None, problems
 
 
-def check_resumable(checkpoint: dict, path: Union[str, Path]) -> None:
-    """Refuse a checkpoint that holds weights only.
+def check_resumable(
+    checkpoint: dict,
+    path: Union[str, Path],
+    constants: frozenset[str] = frozenset(),
+) -> None:
+    """Refuse a checkpoint that holds weights only, or some that are not finite.
+
+    Args:
+        checkpoint: Content of the file.
+        path: The file, for the message.
+        constants: See :func:`spoilt`.
 
     Raises:
-        CheckpointError: If something is missing. The message names it.
+        CheckpointError: If something is missing or not finite. The message names it.
     """
     absent = [key for key in RESUMABLE if key not in checkpoint]
     if absent:
@@ -193,6 +210,43 @@ def check_resumable(checkpoint: dict, path: Union[str, Path]) -> None:
             f'{path} has no {", ".join(absent)}: training cannot resume from it. To '
             'start a new training with its weights, set load_from without resume'
         )
+    found = spoilt(checkpoint, constants)
+    if found:
+        raise SpoiltWeightsError(
+            f'{path} cannot be resumed from: {found}. Use an earlier checkpoint'
+        )
+
+
+def spoilt(checkpoint: dict, constants: frozenset[str] = frozenset()) -> str:
+    """Say which weights or optimizer states of a checkpoint are not finite.
+
+    Args:
+        checkpoint: Content of a file, or what is to be one.
+        constants: Names of weights that need not be finite.
+
+    Returns:
+        A clause that names the first one; '' if all are finite.
+    """
+    parts = {name: checkpoint[name] for name in TRAINED if name in checkpoint}
+    bad = [name for name in not_finite(parts) if _bare(name) not in constants]
+    more = f' (and {len(bad) - 1} more)' if len(bad) > 1 else ''
+    return f'{_bare(bad[0])}{more} holds NaN or infinite values' if bad else ''
+
+
+def not_finite(values: Any, name: str = '') -> Iterator[str]:
+    """Yield the names of nested tensors that hold NaN or infinite values."""
+    if torch.is_tensor(values):
+        if values.is_floating_point() and not values.isfinite().all():
+            yield name
+    elif isinstance(values, dict):
+        for key, value in values.items():
+            yield from not_finite(value, f'{name}.{key}' if name else str(key))
+
+
+def _bare(name: str) -> str:
+    """Return the name of a weight in its model."""
+    part, _, rest = name.partition('.')
+    return name if part == 'optimizer' else rest.removeprefix('module.')
 
 
 def _verify_checksums(path: Path, name: str) -> None:

@@ -7,14 +7,18 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import torch
+from mmdet.registry import HOOKS
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from ..datasets.check import use_checked
+from ..utils.configs import plain_datasets, resolve
 from ..utils.errors import ConfigError, UserError
+from .hooks import SafeCheckpointHook
 
 SAFE_LOADING = 'mmdet_consistent.engine.safe'
 # Fields that Runner.from_cfg, mmengine and the tools read.
@@ -133,10 +137,19 @@ def add_safeguards(
             training starts.
     """
     cfg.default_hooks = cfg.get('default_hooks') or {}
-    hooks = cfg.default_hooks
-    checkpoint = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
-    if checkpoint is not None and checkpoint.get('type') == 'CheckpointHook':
-        checkpoint.type = 'SafeCheckpointHook'
+    cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
+    for hook, kind in _hooks(cfg):
+        if issubclass(kind, SafeCheckpointHook):
+            continue
+        if kind is CheckpointHook and isinstance(hook, dict):
+            hook['type'] = 'SafeCheckpointHook'
+        elif issubclass(kind, CheckpointHook):
+            warnings.warn(
+                f'{kind.__name__} writes checkpoints in its own way: a kill may leave '
+                'half a file, and --resume would not fall back from it. Derive it from '
+                'SafeCheckpointHook',
+                stacklevel=2,
+            )
     add_hooks(cfg, 'SeedHook', 'ConfigCheckHook', 'FiniteLossHook')
     if cfg.get('launcher', 'none') != 'none':
         # Each rank has its own batch-norm statistics, but only rank 0's are saved.
@@ -153,9 +166,7 @@ def add_hooks(cfg: Config, *types: str) -> None:
     where other programs read it.
     """
     custom = list(cfg.get('custom_hooks') or [])
-    cfg.default_hooks = cfg.get('default_hooks') or {}
-    hooks = [*custom, *cfg.default_hooks.values()]
-    present = {hook.get('type') for hook in hooks if isinstance(hook, dict)}
+    present = {name.__name__ for _, kind in _hooks(cfg) for name in kind.__mro__}
     cfg.custom_hooks = custom + [ConfigDict(type=t) for t in types if t not in present]
     cfg.custom_imports = cfg.get('custom_imports') or {}
     imports = cfg.custom_imports
@@ -163,6 +174,38 @@ def add_hooks(cfg: Config, *types: str) -> None:
     names = [names] if isinstance(names, str) else list(names)
     if SAFE_LOADING not in names:
         imports.imports = [*names, SAFE_LOADING]
+
+
+def _hooks(cfg: Config) -> list[tuple[Any, type]]:
+    """Return the hooks of a config with their classes, as far as these are known."""
+    default = cfg.get('default_hooks') or {}
+    hooks = [*default.values(), *(cfg.get('custom_hooks') or [])]
+    kinds = [
+        resolve(HOOKS, hook.get('type')) if isinstance(hook, dict) else type(hook)
+        for hook in hooks
+    ]
+    return [(hook, kind) for hook, kind in zip(hooks, kinds) if isinstance(kind, type)]
+
+
+def count_accumulation(runner: Runner) -> None:
+    """Let the scaled learning rate fit the images per step of the optimizer.
+
+    mmengine scales by the batch of the loader alone, although a step sees as many of
+    them as are accumulated.
+
+    Args:
+        runner: The runner, before it trains.
+    """
+    scale = runner.auto_scale_lr or {}
+    optim = runner.cfg.get('optim_wrapper') or {}
+    count = optim.get('accumulative_counts') or 1
+    if scale.get('enable') and count > 1:
+        base = scale['base_batch_size']
+        runner.auto_scale_lr = dict(scale, base_batch_size=base / count)
+        runner.logger.info(
+            f'accumulative_counts={count}: a step of the optimizer sees {count} '
+            f'batches, so that base_batch_size={base} is that of {count} batches, too'
+        )
 
 
 def tested_datasets(cfg: Config) -> list[ConfigDict]:

@@ -1,14 +1,18 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 
-import mmdet_consistent  # noqa: F401
+from mmdet_consistent import SeedHook
 from mmdet_consistent.engine import launch
 from mmdet_consistent.engine.launch import (
     add_safeguards,
     check_names,
+    count_accumulation,
     friendly_errors,
     join_cpu_processes,
 )
@@ -52,6 +56,94 @@ def test_add_safeguards_syncs_batch_norm_of_several_processes():
     cfg = config(launcher='pytorch')
     add_safeguards(cfg)
     assert cfg.custom_hooks[-1].type == 'SyncBuffersHook'
+
+
+class MyCheckpointHook(CheckpointHook):
+    pass
+
+
+class MySeedHook(SeedHook):
+    pass
+
+
+@pytest.mark.parametrize('place', ['default', 'custom'])
+@pytest.mark.parametrize(
+    'kind',
+    [
+        'CheckpointHook',
+        'mmengine.CheckpointHook',
+        'mmengine.hooks.CheckpointHook',
+        CheckpointHook,
+    ],
+    ids=str,
+)
+def test_checkpoint_hook_becomes_safe_however_it_is_named(kind, place):
+    hook = dict(type=kind, interval=7)
+    fields = dict(default_hooks=dict(checkpoint=None), custom_hooks=[hook])
+    if place == 'default':
+        fields = dict(default_hooks=dict(checkpoint=hook))
+    cfg = config(**fields)
+    add_safeguards(cfg)
+    hooks = [cfg.default_hooks.checkpoint, *cfg.custom_hooks]
+    assert dict(type='SafeCheckpointHook', interval=7) in hooks
+    assert sum('Checkpoint' in str(h and h['type']) for h in hooks) == 1
+
+
+def test_checkpoint_hook_that_cannot_be_made_safe_is_named():
+    cfg = config(default_hooks=dict(checkpoint=dict(type=MyCheckpointHook)))
+    with pytest.warns(UserWarning, match='MyCheckpointHook writes checkpoints in its'):
+        add_safeguards(cfg)
+    assert cfg.default_hooks.checkpoint.type is MyCheckpointHook
+
+
+@pytest.mark.parametrize(
+    'own',
+    [
+        dict(type=SeedHook),
+        dict(type='mmengine.SeedHook'),
+        dict(type=MySeedHook),
+        SeedHook(),
+    ],
+    ids=str,
+)
+def test_hooks_that_the_config_has_are_not_added_again(own):
+    cfg = config(custom_hooks=[own])
+    add_safeguards(cfg)
+    added = [hook for hook in cfg.custom_hooks if hook is not own]
+    assert [h['type'] for h in added if isinstance(h, dict)][-2:] == [
+        'ConfigCheckHook',
+        'FiniteLossHook',
+    ]
+    assert not any(isinstance(h, dict) and h['type'] == 'SeedHook' for h in added)
+
+
+@pytest.mark.parametrize(
+    'field', ['custom_imports', 'default_hooks', 'custom_hooks', 'val_dataloader']
+)
+def test_fields_may_be_none_or_missing(field):
+    missing = config()
+    missing.pop(field, None)
+    for cfg in (config(**{field: None}), missing):
+        add_safeguards(cfg)
+        assert cfg.default_hooks.checkpoint.type == 'SafeCheckpointHook'
+        assert cfg.custom_imports.imports == ['mmdet_consistent.engine.safe']
+
+
+@pytest.mark.parametrize(
+    ('enable', 'count', 'base'),
+    [(True, 4, 4), (True, 1, 16), (True, None, 16), (False, 4, 16), (None, 4, None)],
+)
+def test_scaled_rate_counts_accumulated_batches(enable, count, base):
+    scale = None if enable is None else dict(enable=enable, base_batch_size=16)
+    runner = SimpleNamespace(
+        auto_scale_lr=scale,
+        cfg=config(optim_wrapper=dict(accumulative_counts=count)),
+        logger=SimpleNamespace(info=lambda text: None),
+    )
+    count_accumulation(runner)
+    assert (runner.auto_scale_lr or {}).get('base_batch_size') == base
+    # A config that is used again must not be scaled twice.
+    assert scale is None or scale['base_batch_size'] == 16
 
 
 def test_add_safeguards_keeps_hooks_and_data_sets_of_the_user():
