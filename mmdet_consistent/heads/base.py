@@ -238,7 +238,9 @@ class ConsistentBase(Base):
         matches all stages, it leaves out the others itself.
         """
         boxes = get_box_tensor(instances[0].bboxes)
-        waits = not self.first_stage.is_fused or may_select_rows(boxes)
+        waits = not self.first_stage.is_fused or may_select_rows(
+            boxes, self.select_rows
+        )
         return with_area(instances) if waits else instances
 
     # ------------------------------------------------------------------- anchors

@@ -104,7 +104,7 @@ def test_checkpoint_hook_that_cannot_be_made_safe_is_named():
         dict(type=MySeedHook),
         SeedHook(),
     ],
-    ids=str,
+    ids=['class', 'scope', 'derived', 'object'],
 )
 def test_hooks_that_the_config_has_are_not_added_again(own):
     cfg = config(custom_hooks=[own])
