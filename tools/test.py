@@ -17,6 +17,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
+from mmdet_consistent.datasets.check import use_checked
 from mmdet_consistent.engine import make_safe
 from mmdet_consistent.engine.checkpoint import is_there
 from mmdet_consistent.engine.launch import (
@@ -121,6 +122,7 @@ def test() -> None:
     setup_cache_size_limit_of_dynamo()
     cfg = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
     cfg.load_from = args.checkpoint
+    use_checked(cfg, ['test'])
     add_hooks(cfg, 'ConfigCheckHook')
     if args.show or args.show_dir:
         cfg = trigger_visualization_hook(cfg, args)

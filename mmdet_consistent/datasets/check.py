@@ -2,16 +2,15 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional
+from typing import Any
 
 from mmdet.datasets import CocoDataset, VOCDataset, XMLDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 from mmengine.logging import print_log
-from mmengine.registry import Registry
 
-from ..utils.configs import plain_datasets
+from ..utils.configs import plain_datasets, resolve
 from .check_coco import check_coco_set
 from .check_image import MAX_PIXELS, Loading
 from .check_voc import check_voc_set
@@ -21,12 +20,6 @@ from .problems import DataError, Problem
 CHECKED = {
     cls: f'Checked{cls.__name__}' for cls in (CocoDataset, VOCDataset, XMLDataset)
 }
-
-
-def class_of(registry: Registry, config: dict) -> Optional[type]:
-    """Return the class of a config: its ``type``, or what the name in it stands for."""
-    kind = config.get('type')
-    return registry.get(kind) if isinstance(kind, str) else kind
 
 
 def check_dataset_config(
@@ -41,7 +34,7 @@ def check_dataset_config(
         DataError: If a file can't be read, or is neither COCO's nor VOC's.
     """
     for fields in plain_datasets(config):
-        cls = class_of(DATASETS, fields) or object
+        cls = resolve(DATASETS, fields.get('type')) or object
         # LVIS and panoptic files have an API of their own.
         is_coco = issubclass(cls, CocoDataset) and getattr(cls, 'COCOAPI', 0) is COCO
         if not is_coco and not issubclass(cls, XMLDataset):
@@ -92,7 +85,7 @@ def use_checked(
     for split in splits:
         field = f'{split}_dataloader'
         for dataset in plain_datasets((cfg.get(field) or {}).get('dataset')):
-            cls = class_of(DATASETS, dataset)
+            cls = resolve(DATASETS, dataset.get('type'))
             if cls in CHECKED:
                 _replace(dataset, CHECKED[cls])
                 dataset.update(on_bad_data=on_bad_data, check_images=check_images)
@@ -105,7 +98,8 @@ def use_checked(
                 print_log(text, 'current', logging.WARNING)
         metrics = cfg.get(f'{split}_evaluator') or []
         for metric in [metrics] if isinstance(metrics, dict) else metrics:
-            if isinstance(metric, dict) and class_of(METRICS, metric) is CocoMetric:
+            kind = metric.get('type') if isinstance(metric, dict) else None
+            if kind and resolve(METRICS, kind) is CocoMetric:
                 _replace(metric, 'CheckedCocoMetric')
 
 
