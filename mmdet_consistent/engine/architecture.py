@@ -57,6 +57,7 @@ def compare(model: nn.Module, state_dict: dict) -> Mismatch:
         state_dict: Name to tensor. A leading ``module.`` is ignored, as in mmengine.
     """
     theirs = {name.removeprefix('module.'): v for name, v in state_dict.items()}
+    given = set(theirs)
     metadata = getattr(state_dict, '_metadata', {})
     # Modules rename what they know by other names: a semi-supervised detector takes a
     # supervised one's weights, an RPN those of a two-stage detector.
@@ -68,9 +69,10 @@ def compare(model: nn.Module, state_dict: dict) -> Mismatch:
     ours = model.state_dict()
     result = Mismatch(left_over=[name for name in theirs if name not in ours])
     for name, value in ours.items():
-        if name not in theirs:
-            # Files from before torch 0.4.1 don't hold these counters.
-            if not name.endswith('num_batches_tracked'):
+        # Files from before torch 0.4.1 don't hold these counters: batch norm adds them.
+        is_counter = name.endswith('num_batches_tracked')
+        if name not in theirs or (is_counter and name not in given):
+            if not is_counter:
                 result.missing.append(name)
             continue
         shape = tuple(getattr(theirs[name], 'shape', ()))

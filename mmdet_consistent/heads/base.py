@@ -17,7 +17,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..task_modules import ChainedBBoxCoder, SecondPassAssigner
+from ..task_modules import ChainedBBoxCoder, SecondPassAssigner, rule_of
 from ..utils.configs import resolve
 from ..utils.device import may_select_rows
 from .addition import Addition
@@ -238,9 +238,9 @@ class ConsistentBase(Base):
         matches all stages, it leaves out the others itself.
         """
         boxes = get_box_tensor(instances[0].bboxes)
-        waits = not self.first_stage.is_fused or may_select_rows(
-            boxes, self.select_rows
-        )
+        waits = may_select_rows(boxes, self.select_rows)
+        waits |= not self.first_stage.is_fused
+        waits |= any(rule_of(stage.assigner) is None for stage in self.stages)
         return with_area(instances) if waits else instances
 
     # ------------------------------------------------------------------- anchors

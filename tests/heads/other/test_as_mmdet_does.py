@@ -202,9 +202,15 @@ def test_ground_truths_without_area_change_no_loss(name):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.lists(st.sampled_from(FLAT), max_size=3), st.integers(0, 2))
-def test_retina_matches_no_box_without_area(flat, place):
-    head = build_head()
+@given(
+    st.lists(st.sampled_from(FLAT), max_size=3),
+    st.integers(0, 2),
+    st.booleans(),
+    st.sampled_from(['MaxIoUAssigner', 'CenterRegionAssigner']),
+)
+def test_retina_matches_no_box_without_area(flat, place, select, assigner):
+    head = build_head(stage_assigners=dict(OPTIONS[assigner], type=assigner))
+    head.select_rows = select
     good = [[30.0, 30, 55, 55], [10.0, 10, 100, 110]]
     both = good[:place] + flat + good[place:]
     labels = [0] * place + [2] * len(flat) + [0] * (2 - place)
