@@ -21,7 +21,7 @@ from .engine.hooks import (
     SeedHook,
     StageLossWeightHook,
 )
-from .evaluation import CocoIoUMetric, ConsistencyMetric
+from .evaluation import CheckedCocoMetric, CocoIoUMetric, ConsistencyMetric
 from .heads import (
     ConsistentMixin,
     ConsistentRetinaHead,
@@ -41,6 +41,7 @@ __all__ = [
     'AlignedFeatures',
     'ChainedBBoxCoder',
     'CheckedCocoDataset',
+    'CheckedCocoMetric',
     'CheckedVOCDataset',
     'CheckedXMLDataset',
     'CocoIoUMetric',

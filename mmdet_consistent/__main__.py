@@ -56,7 +56,7 @@ def main() -> None:
         )
     script = str(known[name])
     sys.argv = [script, *sys.argv[2:]]
-    sys.path[0] = str(known[name].parent)
+    # As with any `python -m`, modules beside the config are found in this folder.
     runpy.run_path(script, run_name='__main__')
 
 

@@ -28,7 +28,9 @@ from mmdet_consistent.analysis.detector import collect_detector
 from mmdet_consistent.analysis.report import write_analysis
 from mmdet_consistent.analysis.summary import Model, Summary
 from mmdet_consistent.engine import make_safe
+from mmdet_consistent.engine.checkpoint import is_there
 from mmdet_consistent.engine.launch import load_config
+from mmdet_consistent.utils.errors import UserError
 
 
 def parse_args(description: Optional[str] = __doc__) -> argparse.Namespace:
@@ -60,7 +62,7 @@ def parse_args(description: Optional[str] = __doc__) -> argparse.Namespace:
     if args.results and not args.pairs and not args.ann:
         parser.error('--results needs --ann, the COCO annotation file')
     for path in [*args.pairs, *args.results, *filter(None, [args.ann])]:
-        if not Path(path).is_file():
+        if not is_there(path):
             parser.error(f'no such file: {path}')
     if args.limit is not None and args.limit < 1:
         parser.error(f'--limit must be at least 1, got {args.limit}')
@@ -85,7 +87,7 @@ def collect(args: argparse.Namespace) -> tuple[list[Model], AnnotatedSet]:
         store, of_model = collect_detector(
             name,
             load_config(config, args.cfg_options),
-            Path(checkpoint),
+            checkpoint,
             folder,
             limit=args.limit,
             num_anchors=args.anchors,
@@ -103,7 +105,7 @@ def collect(args: argparse.Namespace) -> tuple[list[Model], AnnotatedSet]:
             )
         write_results(folder / 'detections.json', model.detections, truth)
     truth = truth or AnnotatedSet.from_file(args.ann)
-    image_ids = models[0].image_ids if models else list(truth.images)[: args.limit]
+    image_ids = models[0].image_ids if models else truth.order[: args.limit]
     for path in args.results:
         detections = select_images(read_results(path, truth), image_ids)
         models.append(Model(next(names), image_ids, detections))
@@ -129,7 +131,7 @@ def run(args: argparse.Namespace, command: str) -> list[Summary]:
     except KeyboardInterrupt:
         print('\nInterrupted; the same command resumes.')
         sys.exit(130)
-    except ValueError as error:
+    except (UserError, ValueError) as error:
         sys.exit(f'analyze: error: {error}')
     print('computing numbers and drawing figures', flush=True)
     summaries = write_analysis(models, truth, args.out, command, args.cases)

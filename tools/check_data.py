@@ -12,6 +12,7 @@ Exits with status 0 if the data are good, 1 if there is a problem.
 
 import argparse
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from mmdet_consistent.datasets.check import check_dataset_config
 from mmdet_consistent.datasets.check_coco import check_coco_set
 from mmdet_consistent.datasets.check_image import LEVELS, MAX_PIXELS
 from mmdet_consistent.datasets.check_voc import check_voc_set
-from mmdet_consistent.datasets.problems import KEPT, DataError, Problem, summary
+from mmdet_consistent.datasets.kinds import HARMLESS, finding
+from mmdet_consistent.datasets.problems import DataError, Problem, summary
 from mmdet_consistent.utils import atomic
+from mmdet_consistent.utils.configs import plain_datasets
 
 Checked = Iterator[tuple[str, list[Problem], str]]
 
@@ -75,7 +78,7 @@ def check(args: argparse.Namespace) -> Checked:
 
 def check_voc_folder(args: argparse.Namespace) -> Checked:
     lists = Path(args.what, 'ImageSets', 'Main')
-    paths = [lists / f'{args.split}.txt'] if args.split else sorted(lists.glob('*.txt'))
+    paths = [lists / f'{args.split}.txt'] if args.split else image_lists(lists)
     if not paths:
         raise DataError(
             f'{args.what}: no ImageSets/Main/*.txt, so this is not a VOC folder'
@@ -89,18 +92,44 @@ def check_voc_folder(args: argparse.Namespace) -> Checked:
         )
 
 
+def image_lists(folder: Path) -> list[Path]:
+    """Return the lists of images in a folder, without VOC's lists per class.
+
+    ``cat_train.txt`` beside ``train.txt`` says of each image in the latter whether it
+    shows a cat: ``000001 -1``.
+    """
+    paths = sorted(folder.glob('*.txt'))
+    splits = {path.stem for path in paths}
+
+    def is_of_class(path: Path) -> bool:
+        lines = path.read_bytes().split(b'\n')
+        marked = all(re.search(rb'\s(-1|0|1)$', s.strip()) for s in lines if s.strip())
+        return marked and path.stem.rpartition('_')[2] in splits - {path.stem}
+
+    return [path for path in paths if not is_of_class(path)]
+
+
 def check_config(args: argparse.Namespace) -> Checked:
     register_all_modules()
     cfg = Config.fromfile(args.what)
     done = set()
     for split in ('train', 'val', 'test'):
-        dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset', {})
-        if not dataset:
-            continue
-        for name, *found in check_dataset_config(dataset, args.images, args.max_pixels):
-            if name not in done:
-                yield name, *found
-            done.add(name)
+        loader = cfg.get(f'{split}_dataloader') or {}
+        for dataset in plain_datasets(loader.get('dataset')):
+            for name, *found in check_one(dataset, args):
+                if name not in done:
+                    yield name, *found
+                done.add(name)
+
+
+def check_one(dataset: dict, args: argparse.Namespace) -> Checked:
+    """Check one data set; a file that can't be read is its problem."""
+    try:
+        yield from check_dataset_config(dataset, args.images, args.max_pixels)
+    except DataError as error:
+        path = str(dataset.get('ann_file'))
+        found = finding('unusable file', str(error))
+        yield path, [Problem(path, 'file', *found)], 'no data'
 
 
 def main() -> None:
@@ -109,7 +138,7 @@ def main() -> None:
     wrong = 0
     try:
         for name, problems, size in check(args):
-            wrong += sum(problem.effect != KEPT for problem in problems)
+            wrong += sum(problem.effect not in HARMLESS for problem in problems)
             print(f'{name}: {size}, {len(problems)} problems')
             if problems:
                 print(summary(problems, limit))

@@ -17,11 +17,12 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from mmdet_consistent.engine import make_safe
+from mmdet_consistent.engine.checkpoint import is_there
 from mmdet_consistent.engine.launch import (
     add_hooks,
     friendly_errors,
     load_config,
-    tested_dataset,
+    tested_datasets,
 )
 from mmdet_consistent.utils.atomic import write
 from mmdet_consistent.utils.errors import ConfigError
@@ -62,17 +63,20 @@ def parse_args() -> argparse.Namespace:
     if len(args.names) != len(args.pairs) or len(set(args.names)) != len(args.names):
         parser.error(f'--names: {len(args.pairs)} different names are needed')
     for _, checkpoint in args.pairs:
-        if not os.path.isfile(checkpoint):
+        if not is_there(checkpoint):
             parser.error(f'checkpoint not found: {checkpoint}')
     return args
 
 
 def test_file(cfg: Config) -> str:
-    """Return the annotation file that a config is tested on."""
-    dataset = tested_dataset(cfg)
-    return os.path.normpath(
-        os.path.join(dataset.get('data_root') or '', dataset.ann_file)
-    )
+    """Return the annotation files that a config is tested on."""
+    files = [
+        os.path.normpath(
+            os.path.join(d.get('data_root') or '', d.get('ann_file') or '')
+        )
+        for d in tested_datasets(cfg)
+    ]
+    return ' + '.join(files)
 
 
 def figures(runner: Runner) -> dict:

@@ -9,17 +9,16 @@ are plain pixels. Requires the extra `export`: pip install "mmdet_consistent[exp
 """
 
 import argparse
-import os
 from pathlib import Path
 
-import mmdet_consistent  # noqa: F401  # isort: skip  # operators before mmdet
-from mmdet.apis import init_detector
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
+from mmdet_consistent.analysis.detector import build_model
 from mmdet_consistent.engine import make_safe
-from mmdet_consistent.engine.launch import friendly_errors, tested_dataset
+from mmdet_consistent.engine.checkpoint import is_there
+from mmdet_consistent.engine.launch import friendly_errors, load_config
 from mmdet_consistent.export import export_onnx
-from mmdet_consistent.utils.errors import ConfigError
+from mmdet_consistent.export.from_config import class_names, test_resize
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,7 +26,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint: a file or an address')
     parser.add_argument('out', help='the .onnx file to write')
     parser.add_argument(
         '--no-nms',
@@ -38,46 +37,24 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options', nargs='+', action=DictAction, help='key=value overrides'
     )
     args = parser.parse_args()
-    for path in (args.config, args.checkpoint):
-        if not os.path.isfile(path):
-            parser.error(f'file not found: {path}')
+    if not is_there(args.checkpoint):
+        parser.error(f'checkpoint not found: {args.checkpoint}')
     if not args.out.endswith('.onnx'):
         parser.error(f'the file to write must end in .onnx, got {args.out}')
     return args
-
-
-def test_resize(cfg: Config) -> dict:
-    """Return ``scale`` (width, height) and ``keep_ratio`` of the test pipeline.
-
-    Raises:
-        ConfigError: If no step resizes the image.
-    """
-    for step in tested_dataset(cfg).pipeline:
-        if getattr(step['type'], '__name__', step['type']) == 'Resize':
-            return dict(
-                scale=list(step['scale']), keep_ratio=step.get('keep_ratio', False)
-            )
-    raise ConfigError(
-        "test_dataloader.dataset.pipeline has no step of type='Resize' with a scale, "
-        'which the exported file stores: add one'
-    )
 
 
 def main() -> None:
     args = parse_args()
     make_safe()
     with friendly_errors():
-        cfg = Config.fromfile(args.config)
-        if args.cfg_options:
-            cfg.merge_from_dict(args.cfg_options)
-        detector = init_detector(cfg, args.checkpoint, palette='random', device='cpu')
-        export_onnx(
-            detector,
-            args.out,
-            nms=not args.no_nms,
-            resize=test_resize(cfg),
-            classes=detector.dataset_meta['classes'],
-        )
+        cfg = load_config(args.config, args.cfg_options)
+        resize = test_resize(cfg)
+        detector = build_model(cfg, args.checkpoint, 'cpu')
+        classes = detector.dataset_meta['classes']
+        if hasattr(detector, 'bbox_head'):
+            classes = class_names(cfg, classes, detector.bbox_head.num_classes)
+        export_onnx(detector, args.out, not args.no_nms, resize, classes)
     print(f'{args.out}: {Path(args.out).stat().st_size / 1e6:.1f} MB')
 
 

@@ -13,6 +13,20 @@ import numpy as np
 import onnxruntime
 
 
+def load(path: str) -> onnxruntime.InferenceSession:
+    """Load a file of tools/export.py; exit with a message that names what is wrong."""
+    try:
+        session = onnxruntime.InferenceSession(path)
+    except Exception as error:  # onnxruntime's own types of errors are not public
+        raise SystemExit(f'{path} cannot be loaded: {error}') from error
+    facts = session.get_modelmeta().custom_metadata_map
+    if not {'resize', 'classes', 'nms'} <= set(facts):
+        raise SystemExit(f'{path} was not written by tools/export.py')
+    if not json.loads(facts['nms']):
+        raise SystemExit(f'{path} has no suppression: export it without --no-nms')
+    return session
+
+
 def resized(image: np.ndarray, scale: list, keep_ratio: bool) -> np.ndarray:
     """Resize an image as for testing the detector; ``scale`` is (width, height)."""
     height, width = image.shape[:2]
@@ -29,7 +43,8 @@ def predict(session: onnxruntime.InferenceSession, images: list) -> list:
         Boxes (K, 4), xyxy in pixels, scores (K,) and class numbers (K,) of each image.
     """
     facts = session.get_modelmeta().custom_metadata_map
-    small = [resized(image, **json.loads(facts['resize'])) for image in images]
+    resize = json.loads(facts['resize'])
+    small = [resized(image, **resize) if resize else image for image in images]
     sizes = np.array([image.shape[:2] for image in small], np.int64)
     batch = np.zeros((len(small), *sizes.max(axis=0), 3), np.uint8)
     for place, image in zip(batch, small):
@@ -53,17 +68,23 @@ def main() -> None:
     parser.add_argument('--score', type=float, default=0.3, help='lowest score')
     parser.add_argument('--out', type=Path, help='draw the detections into this folder')
     args = parser.parse_args()
-    session = onnxruntime.InferenceSession(args.model)
+    if args.out and len({Path(path).name for path in args.images}) < len(args.images):
+        parser.error('--out: images of the same name would replace each other')
+    session = load(args.model)
     classes = json.loads(session.get_modelmeta().custom_metadata_map['classes'])
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
     for path in args.images:
         image = cv2.imread(path)
+        if image is None:
+            raise SystemExit(f'{path} is not there, or is not an image')
         for box, score, label in zip(*predict(session, [image])[0]):
             if score >= args.score:
-                print(path, classes[label], f'{score:.3f}', *box.round(1))
+                name = classes[label] if classes else label
+                print(path, name, f'{score:.3f}', *box.round(1))
                 corners = box.round().astype(int).tolist()
                 cv2.rectangle(image, corners[:2], corners[2:], (0, 160, 255), 2)
         if args.out:
-            args.out.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(args.out / Path(path).name), image)
 
 

@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from mmdet_consistent.engine import make_safe
 from mmdet_consistent.engine.launch import (
     add_safeguards,
+    count_accumulation,
     friendly_errors,
     load_config,
 )
@@ -74,7 +75,7 @@ def train() -> None:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise SystemExit(
                 f'{args.config}: --auto-scale-lr needs auto_scale_lr='
                 'dict(base_batch_size=...) in the config'
@@ -84,7 +85,9 @@ def train() -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     add_safeguards(cfg, args.bad_data, args.check_images)
-    Runner.from_cfg(cfg).train()
+    runner = Runner.from_cfg(cfg)
+    count_accumulation(runner)
+    runner.train()
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..heads.anchors import refine_boxes
 from ..heads.box_output import StagedConv2d
+from ..utils.device import without_autocast
 
 SPANS = ('kernel', 'box')
 
@@ -157,7 +158,7 @@ class AlignedConv2d(StagedConv2d, nn.Conv2d):
         weight = weight.permute(0, 3, 1, 2).flatten(0, 2)[..., None, None]
         height, width = x.shape[-2:]
         products = F.conv2d(x, weight)  # as precise as the ordinary convolution
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             sampled = F.grid_sample(
                 products.float().reshape(-1, values, height, width),
                 points,

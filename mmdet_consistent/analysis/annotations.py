@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
+from mmengine.fileio import get
 from numpy.typing import NDArray
 
 
@@ -40,6 +41,11 @@ class AnnotatedSet:
         classes: Class names by label; default: all categories, sorted by id.
         image_root: Folder of the images, needed to show single cases.
 
+    Attributes:
+        number_of: Id of an image in the annotations to its id here: the same, or its
+            number where ids are not integers.
+        order: Ids of the images in the order of the data set.
+
     Raises:
         ValueError: If ``coco`` is not in COCO form or lacks one of the classes.
     """
@@ -66,38 +72,50 @@ class AnnotatedSet:
             )
         self.cat_ids = [id_of[name] for name in self.classes]
         self.label_of = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
-        self.images = {image['id']: image for image in coco['images']}
+        ids = [image['id'] for image in coco['images']]
+        plain = all(isinstance(image_id, int) for image_id in ids)
+        self.number_of = {x: x if plain else number for number, x in enumerate(ids)}
+        self.order = list(self.number_of.values())
+        self.images = {self.number_of[image['id']]: image for image in coco['images']}
         self.image_root = image_root
-        self._number_of: dict[Any, int] = {}
         self._annotations: dict[Any, list[dict]] = {}
         for item in coco['annotations']:
-            if item['category_id'] in self.label_of:
-                self._annotations.setdefault(item['image_id'], []).append(item)
+            number = self.number_of.get(item['image_id'])
+            if item['category_id'] in self.label_of and number is not None:
+                item = dict(item, image_id=number)
+                self._annotations.setdefault(number, []).append(item)
 
     @classmethod
     def from_file(cls, path: Union[str, Path], **kwargs: Any) -> 'AnnotatedSet':
         """Read a COCO annotation file; raise ``ValueError`` if it isn't one."""
         try:
-            return cls(json.loads(Path(path).read_text()), **kwargs)
-        except (OSError, ValueError) as error:
-            raise ValueError(f'{path} cannot be used: {error}') from error
+            return cls(_read_json(path), **kwargs)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f'{path} cannot be used: {error!r}') from error
 
     @classmethod
     def from_dataset(cls, dataset: Any) -> 'AnnotatedSet':
         """Read the annotations of an mmdet dataset.
 
         A COCO file is read directly, so that areas and crowds are the ones that
-        mmdet's ``CocoMetric`` uses. Annotations of any other dataset are converted.
+        mmdet's ``CocoMetric`` uses. Annotations of any other dataset are converted;
+        so are joined sets, whose images are numbered, as their ids may repeat.
+
+        Raises:
+            ValueError: If labels have no names, or different ones in joined sets.
         """
-        classes = dataset.metainfo['classes']
         if hasattr(dataset, 'cat_ids'):  # mmdet's CocoDataset and its like
             folders = dataset.data_prefix
             root = Path(folders.get('img') or folders.get('img_path') or '.')
-            return cls.from_file(dataset.ann_file, classes=classes, image_root=root)
-        images, annotations, number_of = [], [], {}
+            coco = _read_json(dataset.ann_file)
+            truth = cls(coco, label_names(dataset, coco), root)
+            infos = map(dataset.get_data_info, range(len(dataset)))
+            truth.order = [truth.number_of[info['img_id']] for info in infos]
+            return truth
+        classes = label_names(dataset)
+        images, annotations = [], []
         for number in range(len(dataset)):
             info = dataset.get_data_info(number)
-            number_of[info['img_id']] = number
             path = str(Path(info['img_path']).absolute())
             size = dict(width=info['width'], height=info['height'])
             images.append(dict(id=number, file_name=path, **size))
@@ -113,13 +131,7 @@ class AnnotatedSet:
                 )
         categories = [dict(id=i, name=name) for i, name in enumerate(classes)]
         coco = dict(images=images, annotations=annotations, categories=categories)
-        truth = cls(coco, classes=classes)
-        truth._number_of = number_of
-        return truth
-
-    def image_id(self, img_id: Any) -> int:
-        """Return the COCO id of the image that the dataset calls ``img_id``."""
-        return self._number_of.get(img_id, img_id)
+        return cls(coco, classes=classes)
 
     def of_image(self, image_id: Any) -> ImageObjects:
         """Return the objects of one image, in the order of the file."""
@@ -145,7 +157,7 @@ class AnnotatedSet:
                 number = len(annotations) + 1
                 annotations.append({'id': number, 'area': area, 'iscrowd': 0, **item})
         categories = [dict(id=i, name=n) for i, n in zip(self.cat_ids, self.classes)]
-        images = [self.images[image_id] for image_id in image_ids]
+        images = [dict(self.images[image_id], id=image_id) for image_id in image_ids]
         return dict(
             info={}, images=images, annotations=annotations, categories=categories
         )
@@ -153,3 +165,45 @@ class AnnotatedSet:
     def image_path(self, image_id: Any) -> Path:
         """Return the path of an image file."""
         return (self.image_root or Path()) / self.images[image_id]['file_name']
+
+
+def _read_json(path: Union[str, Path]) -> dict:
+    """Read a file, also one that mmengine fetches, or that an editor gave a BOM."""
+    return json.loads(get(path).decode('utf-8-sig'))
+
+
+def label_names(dataset: Any, coco: Optional[dict] = None) -> list[str]:
+    """Return the class names of an mmdet dataset by label.
+
+    mmdet's ``CocoDataset`` numbers classes in the order of the file, not of
+    ``metainfo``. A class that the file lacks, or has twice, shifts all later labels.
+
+    Args:
+        dataset: The dataset, or a wrapper around some.
+        coco: Content of its annotation file, if that was read before.
+
+    Raises:
+        ValueError: If that is so, or the parts of joined sets have different names.
+    """
+    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if parts != [None]:
+        first, *others = map(label_names, parts)
+        if any(other != first for other in others):
+            raise ValueError(
+                f'{type(dataset).__name__}: a label means another class in each of its '
+                f'sets, {[first, *others]}: give their files the same "categories"'
+            )
+        return first
+    classes = list(dataset.metainfo['classes'])
+    cat_ids = getattr(dataset, 'cat_ids', None)
+    if cat_ids is None:
+        return classes
+    categories = (coco or _read_json(dataset.ann_file))['categories']
+    name_of = {category['id']: category['name'] for category in categories}
+    names = [name_of[cat_id] for cat_id in cat_ids]
+    if sorted(names) != sorted(classes):
+        raise ValueError(
+            f'{dataset.ann_file} has the classes {names} of those in the metainfo of '
+            f'the dataset, {classes}: use the names under "categories", each once'
+        )
+    return names

@@ -111,7 +111,10 @@ def to_results(detections: Table, truth: AnnotatedSet) -> list[dict]:
 
 def write_results(path: Path, detections: Table, truth: AnnotatedSet) -> None:
     """Write detections as a COCO result file."""
-    atomic.write(path, json.dumps(to_results(detections, truth)).encode())
+    rows = to_results(detections, truth)
+    ids = {number: image_id for image_id, number in truth.number_of.items()}
+    rows = [dict(row, image_id=ids[row['image_id']]) for row in rows]
+    atomic.write(path, json.dumps(rows).encode())
 
 
 def read_results(path: Path, truth: AnnotatedSet) -> Table:
@@ -130,7 +133,7 @@ def read_results(path: Path, truth: AnnotatedSet) -> Table:
         raise ValueError(
             f'{path} is not a COCO result file: a list of objects with {RESULT_KEYS}'
         )
-    unknown = {result['image_id'] for result in results} - set(truth.images)
+    unknown = {result['image_id'] for result in results} - set(truth.number_of)
     if unknown:
         image_id = unknown.pop()
         raise ValueError(f'{path}: image_id {image_id!r} is not in the annotations')
@@ -138,7 +141,7 @@ def read_results(path: Path, truth: AnnotatedSet) -> Table:
     boxes = np.array([r['bbox'] for r in results], dtype=np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return dict(
-        image_id=np.array([r['image_id'] for r in results], dtype=np.int64),
+        image_id=np.array([truth.number_of[r['image_id']] for r in results], np.int64),
         label=np.array([truth.label_of[r['category_id']] for r in results], np.int32),
         score=np.array([r['score'] for r in results], dtype=np.float32),
         **corner_columns(boxes),

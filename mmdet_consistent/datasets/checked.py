@@ -1,6 +1,5 @@
 """mmdet's data sets, with a check of their data."""
 
-import json
 import logging
 import os
 import tempfile
@@ -8,26 +7,30 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sized
 from typing import Any, Optional
 
+from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import BaseDetDataset, CocoDataset, VOCDataset, XMLDataset
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
-from .check_coco import check_coco_set
-from .check_image import LEVELS, MAX_PIXELS, check_image
-from .check_voc import check_voc_file, read_list
-from .problems import IMAGE, KEPT, DataError, Problem, summary
+from .check_coco import check_coco_set, coco_api
+from .check_image import LEVELS, MAX_PIXELS, Loading, check_image
+from .check_voc import check_voc_file, find_image, read_list
+from .kinds import HARMLESS, OBJECT, SET, STOPS_EVALUATION, finding
+from .problems import DataError, Problem, summary
 
 
 class CheckedMixin(BaseDetDataset):
     """Checks annotations and images when the data set is built, and while it loads.
 
-    In training, what is bad is named, counted and left out, or the run is refused. In
-    validation and testing, leaving out an image would change the result, so a bad
-    image is refused; bad objects are named.
+    In training, what is bad is named, counted and left out or mended, or the run is
+    refused. In validation and testing, leaving out an image would change the result,
+    so a bad image is refused, and so are repeated annotation ids; bad objects are
+    named. mmdet's ``CocoMetric`` reads the file itself: use ``CheckedCocoMetric``,
+    which leaves out and mends the same.
 
     Args:
         on_bad_data: ``drop`` leaves out what is bad; ``refuse`` stops.
-        check_images: ``no``, ``quick`` (both ends of every file; 0.2 ms each) or
+        check_images: ``no``, ``quick`` (both ends of every local file; 0.2 ms each) or
             ``full`` (decodes every image). An image that fails to load later on
             is named in any case.
         max_pixels: Largest number of pixels that an image may have.
@@ -42,6 +45,7 @@ class CheckedMixin(BaseDetDataset):
     """
 
     ann_file: str
+    backend_args: Optional[dict]
 
     def __init__(
         self,
@@ -63,6 +67,11 @@ class CheckedMixin(BaseDetDataset):
         self.problems: list[Problem] = []
         super().__init__(*args, **kwargs)
 
+    @property
+    def loading(self) -> Loading:
+        """How the pipeline loads images."""
+        return Loading.of(self.pipeline.transforms)
+
     def report(self, problems: list[Problem], good: Sized) -> None:
         """Log the problems, or stop.
 
@@ -74,9 +83,10 @@ class CheckedMixin(BaseDetDataset):
             DataError: If the run is refused, or no image can be used.
         """
         self.problems += problems
-        serious = [p for p in problems if p.effect != KEPT]
-        fatal = [p for p in serious if p.effect == IMAGE and self.test_mode]
-        why = 'images to evaluate are bad, and leaving them out would change the result'
+        serious = [p for p in problems if p.effect not in HARMLESS]
+        stops = STOPS_EVALUATION if self.test_mode else (SET,)
+        fatal = [p for p in serious if p.effect in stops]
+        why = 'faults that would change the result'
         if self.on_bad_data == 'refuse':
             fatal = serious
             why = "problems, and on_bad_data='refuse' ('drop' leaves them out)"
@@ -88,17 +98,51 @@ class CheckedMixin(BaseDetDataset):
         if problems:
             print_log(text, 'current', logging.WARNING)
 
+    def filter_data(self) -> list[dict]:
+        """Filter as mmdet does.
+
+        Raises:
+            DataError: If nothing is left to train on.
+        """
+        kept = super().filter_data()
+        left_out = any(p.effect == OBJECT for p in self.problems)
+        left_out &= not any(info['instances'] for info in self.data_list)
+        if kept and (self.test_mode or not left_out):
+            return kept
+        raise DataError(
+            f'{self.ann_file}: not one object can be used, or no image is left of '
+            f'{len(self.data_list)} by filter_cfg={self.filter_cfg}; the classes are '
+            f'{", ".join(self.metainfo["classes"])}\n{summary(self.problems)}'
+        )
+
     def prepare_data(self, idx: int) -> Any:
         """Load and augment an image; if it can't be loaded, name and replace it."""
         try:
             return super().prepare_data(idx)
-        except Exception:
-            path = self.get_data_info(idx).get('img_path', '')
-            found = check_image(path, None, 'full', self.max_pixels)
-            if found is None:
-                raise  # not the image's fault
-            self.report([Problem(path, 'image', *found)], good=self)
+        except Exception as error:
+            problem = self._image_at_fault(idx)
+            if problem is None:
+                raise
+            if self.test_mode or self.on_bad_data == 'refuse':
+                raise DataError(str(problem)) from error
+            self.report([problem], good=self)
             return None
+
+    def _image_at_fault(self, idx: int) -> Optional[Problem]:
+        """Load an image again, and return what is wrong if that fails."""
+        info = self.get_data_info(idx)
+        for step in self.pipeline.transforms:
+            if isinstance(step, LoadImageFromFile):
+                try:
+                    step.transform(info)
+                except Exception as error:
+                    path, reason = info['img_path'], f'{type(error).__name__}: {error}'
+                    found = check_image(
+                        path, None, 'full', self.max_pixels, self.loading
+                    )
+                    found = found or finding('unreadable image', reason)
+                    return Problem(path, 'image', *found)
+        return None
 
 
 @DATASETS.register_module()
@@ -117,19 +161,17 @@ class CheckedCocoDataset(CheckedMixin, CocoDataset):
             self.check_images,
             self.max_pixels,
             self.backend_args,
+            loading=self.loading,
+            classes=self.metainfo.get('classes'),
+            evaluation=self.test_mode,
         )
         self.report(problems, content['images'])
-        if {p.kind for p in problems} <= {'box reaches out of the image'}:
-            return super().load_data_list()  # mmdet clips it itself
-        original = self.ann_file
-        with tempfile.TemporaryDirectory() as folder:
-            self.ann_file = os.path.join(folder, os.path.basename(original))
-            with open(self.ann_file, 'w') as file:
-                json.dump(content, file)
-            try:
-                return super().load_data_list()
-            finally:
-                self.ann_file = original
+        cls: Any = type(self)
+        self.COCOAPI: Any = lambda path: coco_api(content, cls.COCOAPI)
+        try:
+            return super().load_data_list()
+        finally:
+            del self.COCOAPI
 
 
 @DATASETS.register_module()
@@ -143,7 +185,7 @@ class CheckedXMLDataset(CheckedMixin, XMLDataset):
         loaded: dict[str, dict] = {}
         for info in filter(None, super().load_data_list()):
             if info['img_id'] in loaded:
-                twice = 'duplicate image id', 'it is in the list twice', IMAGE
+                twice = finding('duplicate image id', 'it is in the list twice')
                 self._found.append(Problem(self.ann_file, info['img_id'], *twice))
             loaded[info['img_id']] = info
         self.report(self._found, loaded)
@@ -151,23 +193,36 @@ class CheckedXMLDataset(CheckedMixin, XMLDataset):
 
     def parse_data_info(self, img_info: dict) -> Optional[dict]:
         """Parse a VOC file without its bad objects; None if the image is bad."""
+        # mmdet takes the lines of the list as they are, with marks and blanks.
+        name = img_info['img_id'].strip('\ufeff \t\r')
+        if not name:
+            return None
+        folder = os.path.join(self.sub_data_root, self.img_subdir)
+        image = find_image(folder, name, self.loading)
+        path = os.path.join(self.sub_data_root, self.ann_subdir, f'{name}.xml')
         root, problems = check_voc_file(
-            img_info['xml_path'],
-            os.path.join(self.sub_data_root, img_info['file_name']),
+            path,
+            image,
             self._metainfo['classes'],
             self.check_images,
             self.max_pixels,
+            backend_args=self.backend_args,
+            loading=self.loading,
         )
         self._found += problems
         if root is None:
             return None
+        file_name = os.path.join(self.img_subdir, image[len(folder) :].lstrip('/\\'))
+        img_info = dict(img_id=name, file_name=file_name, xml_path=path)
         if not problems:
             return super().parse_data_info(img_info)
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, os.path.basename(img_info['xml_path']))
-            ElementTree.ElementTree(root).write(path)
-            info = super().parse_data_info(dict(img_info, xml_path=path))
-        return dict(info, xml_path=img_info['xml_path'])
+        backend_args, self.backend_args = self.backend_args, None
+        with tempfile.TemporaryDirectory() as temporary:
+            mended = os.path.join(temporary, 'mended.xml')
+            ElementTree.ElementTree(root).write(mended, encoding='utf-8')
+            info = super().parse_data_info(dict(img_info, xml_path=mended))
+        self.backend_args = backend_args
+        return dict(info, xml_path=path)
 
 
 @DATASETS.register_module()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
+from mmdet.models.detectors import SemiBaseDetector
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
@@ -52,16 +53,26 @@ def compare(model: nn.Module, state_dict: dict) -> Mismatch:
     """Compare a checkpoint with a model by name and shape.
 
     Args:
-        model: The model, not wrapped.
+        model: The model, not wrapped. Weights that fit are loaded.
         state_dict: Name to tensor. A leading ``module.`` is ignored, as in mmengine.
     """
     theirs = {name.removeprefix('module.'): v for name, v in state_dict.items()}
+    given = set(theirs)
+    metadata = getattr(state_dict, '_metadata', {})
+    # Modules rename what they know by other names: a semi-supervised detector takes a
+    # supervised one's weights, an RPN those of a two-stage detector.
+    for name, module in model.named_modules():
+        prefix = f'{name}.' if name else ''
+        module._load_from_state_dict(
+            theirs, prefix, metadata.get(name, {}), True, [], [], []
+        )
     ours = model.state_dict()
     result = Mismatch(left_over=[name for name in theirs if name not in ours])
     for name, value in ours.items():
-        if name not in theirs:
-            # Files from before torch 0.4.1 don't hold these counters.
-            if not name.endswith('num_batches_tracked'):
+        # Files from before torch 0.4.1 don't hold these counters: batch norm adds them.
+        is_counter = name.endswith('num_batches_tracked')
+        if name not in theirs or (is_counter and name not in given):
+            if not is_counter:
                 result.missing.append(name)
             continue
         shape = tuple(getattr(theirs[name], 'shape', ()))
@@ -88,3 +99,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module  # type: ignore[assignment]
     return model
+
+
+def trained_detector(model: nn.Module) -> nn.Module:
+    """Return the detector that learns: of a semi-supervised one, the student."""
+    model = unwrapped(model)
+    return model.student if isinstance(model, SemiBaseDetector) else model

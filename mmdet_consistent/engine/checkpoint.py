@@ -1,12 +1,14 @@
 """Load checkpoints without executing them, and explain what is wrong with a bad one."""
 
+import hashlib
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Optional, Union
 from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import torch
 from mmdet.models.dense_heads import SSDHead
@@ -24,10 +26,15 @@ from .restricted_pickle import (
 )
 
 RESUMABLE = ('meta', 'state_dict', 'message_hub', 'optimizer')
+TRAINED = ('state_dict', 'ema_state_dict', 'optimizer')
 
 
 class CheckpointError(UserError, RuntimeError):
     """A checkpoint can't be used; the message names the file and suggests a fix."""
+
+
+class SpoiltWeightsError(CheckpointError):
+    """Weights or optimizer states are not finite; the message names one."""
 
 
 def make_safe() -> None:
@@ -55,9 +62,25 @@ def make_safe() -> None:
     mmengine_checkpoint.load_from_http = load_from_http
 
 
+def local_path(checkpoint: Union[str, Path]) -> Optional[Path]:
+    """Return the file that a path or ``file://`` names; None for other addresses."""
+    name = str(checkpoint)
+    if name.startswith('file://'):
+        return Path(url2pathname(urlparse(name).path))
+    if CheckpointLoader._get_checkpoint_loader(name) is CheckpointLoader._schemes['']:
+        return Path(name).expanduser()
+    return None
+
+
+def is_there(checkpoint: Union[str, Path]) -> bool:
+    """Return whether a checkpoint is a file, or has an address that mmengine loads."""
+    path = local_path(checkpoint)
+    return path is None or path.is_file()
+
+
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Load a file; mmengine logs this function's name from the tenth letter on."""
-    return load(filename, map_location)
+    return load(local_path(filename) or filename, map_location)
 
 
 def load_from_http(
@@ -70,7 +93,7 @@ def load_from_http(
     # torch.hub.load_state_dict_from_url would bypass our loader.
     folder = Path(model_dir or Path(torch.hub.get_dir()) / 'checkpoints')
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / Path(urlparse(filename).path).name
+    path = folder / _cached_name(filename)
     if get_rank() > 0:
         barrier()
     if not path.is_file():
@@ -78,6 +101,16 @@ def load_from_http(
     if get_rank() == 0:
         barrier()
     return load(path, map_location)
+
+
+def _cached_name(address: str) -> str:
+    """Return a name that differs between addresses, as many end in epoch_12.pth."""
+    path = Path(urlparse(address).path)
+    if re.search(r'-[0-9a-f]{8,}\.', path.name):  # a hash: it names the content
+        return path.name
+    return (
+        f'{path.stem}-{hashlib.sha256(address.encode()).hexdigest()[:8]}{path.suffix}'
+    )
 
 
 def load(path: Union[str, Path], map_location: Any = None) -> dict:
@@ -134,11 +167,14 @@ def load(path: Union[str, Path], map_location: Any = None) -> dict:
     return checkpoint
 
 
-def newest_good(candidates: Iterable[Path]) -> tuple[Optional[Path], list[str]]:
+def newest_good(
+    candidates: Iterable[Path], constants: frozenset[str] = frozenset()
+) -> tuple[Optional[Path], list[str]]:
     """Find the first checkpoint from which training can resume.
 
     Args:
         candidates: Files, the preferred one first.
+        constants: See :func:`spoilt`.
 
     Returns:
         The file, or None; and one sentence per bad file before it.
@@ -146,18 +182,27 @@ def newest_good(candidates: Iterable[Path]) -> tuple[Optional[Path], list[str]]:
     problems: list[str] = []
     for path in candidates:
         try:
-            check_resumable(load(path, map_location='cpu'), path)
+            check_resumable(load(path, map_location='cpu'), path, constants)
             return path, problems
         except (CheckpointError, OSError) as error:
             problems.append(str(error))
     return None, problems
 
 
-def check_resumable(checkpoint: dict, path: Union[str, Path]) -> None:
-    """Refuse a checkpoint that holds weights only.
+def check_resumable(
+    checkpoint: dict,
+    path: Union[str, Path],
+    constants: frozenset[str] = frozenset(),
+) -> None:
+    """Refuse a checkpoint that holds weights only, or some that are not finite.
+
+    Args:
+        checkpoint: Content of the file.
+        path: The file, for the message.
+        constants: See :func:`spoilt`.
 
     Raises:
-        CheckpointError: If something is missing. The message names it.
+        CheckpointError: If something is missing or not finite. The message names it.
     """
     absent = [key for key in RESUMABLE if key not in checkpoint]
     if absent:
@@ -165,6 +210,43 @@ def check_resumable(checkpoint: dict, path: Union[str, Path]) -> None:
             f'{path} has no {", ".join(absent)}: training cannot resume from it. To '
             'start a new training with its weights, set load_from without resume'
         )
+    found = spoilt(checkpoint, constants)
+    if found:
+        raise SpoiltWeightsError(
+            f'{path} cannot be resumed from: {found}. Use an earlier checkpoint'
+        )
+
+
+def spoilt(checkpoint: dict, constants: frozenset[str] = frozenset()) -> str:
+    """Say which weights or optimizer states of a checkpoint are not finite.
+
+    Args:
+        checkpoint: Content of a file, or what is to be one.
+        constants: Names of weights that need not be finite.
+
+    Returns:
+        A clause that names the first one; '' if all are finite.
+    """
+    parts = {name: checkpoint[name] for name in TRAINED if name in checkpoint}
+    bad = [name for name in not_finite(parts) if _bare(name) not in constants]
+    more = f' (and {len(bad) - 1} more)' if len(bad) > 1 else ''
+    return f'{_bare(bad[0])}{more} holds NaN or infinite values' if bad else ''
+
+
+def not_finite(values: Any, name: str = '') -> Iterator[str]:
+    """Yield the names of nested tensors that hold NaN or infinite values."""
+    if torch.is_tensor(values):
+        if values.is_floating_point() and not values.isfinite().all():
+            yield name
+    elif isinstance(values, dict):
+        for key, value in values.items():
+            yield from not_finite(value, f'{name}.{key}' if name else str(key))
+
+
+def _bare(name: str) -> str:
+    """Return the name of a weight in its model."""
+    part, _, rest = name.partition('.')
+    return name if part == 'optimizer' else rest.removeprefix('module.')
 
 
 def _verify_checksums(path: Path, name: str) -> None:

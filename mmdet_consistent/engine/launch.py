@@ -7,17 +7,20 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import torch
+from mmdet.registry import HOOKS
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from ..utils.configs import plain_datasets
+from ..datasets.check import use_checked
+from ..utils.configs import plain_datasets, resolve
 from ..utils.errors import ConfigError, UserError
+from .hooks import SafeCheckpointHook
 
 SAFE_LOADING = 'mmdet_consistent.engine.safe'
-CHECKED = ('CocoDataset', 'VOCDataset', 'XMLDataset')
 # Fields that Runner.from_cfg, mmengine and the tools read.
 FIELDS = {
     *inspect.signature(Runner.__init__).parameters,
@@ -108,7 +111,7 @@ def join_cpu_processes(cfg: Config) -> None:
     Args:
         cfg: The config; its backend and model wrapper are set for CPUs.
     """
-    cfg.env_cfg.dist_cfg = dict(backend='gloo')
+    cfg.env_cfg = ConfigDict(cfg.get('env_cfg') or {}, dist_cfg=dict(backend='gloo'))
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
         device_ids=None,
@@ -133,22 +136,27 @@ def add_safeguards(
         check_images: ``no``, ``quick`` or ``full``: check of image files before
             training starts.
     """
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    checkpoint = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
-    if checkpoint is not None and checkpoint.get('type') == 'CheckpointHook':
-        checkpoint.type = 'SafeCheckpointHook'
+    cfg.default_hooks = cfg.get('default_hooks') or {}
+    cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
+    for hook, kind in _hooks(cfg):
+        if issubclass(kind, SafeCheckpointHook):
+            continue
+        if kind is CheckpointHook and isinstance(hook, dict):
+            hook['type'] = 'SafeCheckpointHook'
+        elif issubclass(kind, CheckpointHook):
+            warnings.warn(
+                f'{kind.__name__} writes checkpoints in its own way: a kill may leave '
+                'half a file, and --resume would not fall back from it. Derive it from '
+                'SafeCheckpointHook',
+                stacklevel=2,
+            )
     add_hooks(cfg, 'SeedHook', 'ConfigCheckHook', 'FiniteLossHook')
     if cfg.get('launcher', 'none') != 'none':
         # Each rank has its own batch-norm statistics, but only rank 0's are saved.
         add_hooks(cfg, 'SyncBuffersHook')
     if bad_data == 'keep':
         return
-    for field in ('train_dataloader', 'val_dataloader'):
-        for dataset in plain_datasets((cfg.get(field) or {}).get('dataset')):
-            if dataset.get('type') in CHECKED:
-                dataset.type = f'Checked{dataset.type}'
-                dataset.on_bad_data = bad_data
-                dataset.check_images = check_images
+    use_checked(cfg, on_bad_data=bad_data, check_images=check_images)
 
 
 def add_hooks(cfg: Config, *types: str) -> None:
@@ -158,22 +166,61 @@ def add_hooks(cfg: Config, *types: str) -> None:
     where other programs read it.
     """
     custom = list(cfg.get('custom_hooks') or [])
-    hooks = [*custom, *cfg.default_hooks.values()]
-    present = {hook.get('type') for hook in hooks if isinstance(hook, dict)}
+    present = {name.__name__ for _, kind in _hooks(cfg) for name in kind.__mro__}
     cfg.custom_hooks = custom + [ConfigDict(type=t) for t in types if t not in present]
-    imports = cfg.setdefault('custom_imports', ConfigDict(imports=[]))
+    cfg.custom_imports = cfg.get('custom_imports') or {}
+    imports = cfg.custom_imports
     names = imports.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
     if SAFE_LOADING not in names:
         imports.imports = [*names, SAFE_LOADING]
 
 
-def tested_dataset(cfg: Config) -> ConfigDict:
-    """Return the data set that a config is tested on, without its wrappers."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
+def _hooks(cfg: Config) -> list[tuple[Any, type]]:
+    """Return the hooks of a config with their classes, as far as these are known."""
+    default = cfg.get('default_hooks') or {}
+    hooks = [*default.values(), *(cfg.get('custom_hooks') or [])]
+    kinds = [
+        resolve(HOOKS, hook.get('type')) if isinstance(hook, dict) else type(hook)
+        for hook in hooks
+    ]
+    return [(hook, kind) for hook, kind in zip(hooks, kinds) if isinstance(kind, type)]
+
+
+def count_accumulation(runner: Runner) -> None:
+    """Let the scaled learning rate fit the images per step of the optimizer.
+
+    mmengine scales by the batch of the loader alone, although a step sees as many of
+    them as are accumulated.
+
+    Args:
+        runner: The runner, before it trains.
+    """
+    scale = runner.auto_scale_lr or {}
+    optim = runner.cfg.get('optim_wrapper') or {}
+    count = optim.get('accumulative_counts') or 1
+    if scale.get('enable') and count > 1:
+        base = scale['base_batch_size']
+        runner.auto_scale_lr = dict(scale, base_batch_size=base / count)
+        runner.logger.info(
+            f'accumulative_counts={count}: a step of the optimizer sees {count} '
+            f'batches, so that base_batch_size={base} is that of {count} batches, too'
+        )
+
+
+def tested_datasets(cfg: Config) -> list[ConfigDict]:
+    """Return the data sets that a config is tested on, without their wrappers.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    found = list(plain_datasets((cfg.get('test_dataloader') or {}).get('dataset')))
+    if not found:
+        raise ConfigError(
+            f'{cfg.filename}: test_dataloader.dataset is missing; it names the images '
+            'to test on'
+        )
+    return found
 
 
 @contextlib.contextmanager

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
+
+from .checked_coco_metric import CheckedCocoMetric
 
 
 @METRICS.register_module()
-class CocoIoUMetric(CocoMetric):
-    """:class:`mmdet.evaluation.CocoMetric` at the given IoU thresholds only.
+class CocoIoUMetric(CheckedCocoMetric):
+    """:class:`CheckedCocoMetric` at the given IoU thresholds only.
 
     mmdet keeps its own ``iou_thrs`` as a list, on which pycocotools fails when it
     compares it with a number. AP90 of the paper's Tables 2 and 3 is

@@ -9,6 +9,8 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.evaluator import BaseMetric
 from mmengine.structures import InstanceData
 
+from .checked_coco_metric import common_meta
+
 NOTHING = dict(bboxes=torch.zeros(0, 4), labels=torch.zeros(0))
 
 
@@ -75,7 +77,8 @@ class ConsistencyMetric(BaseMetric):
         from ..analysis.columns import concatenate
         from ..analysis.matching import match_detections
 
-        classes = [str(i) for i in range(len(self.dataset_meta['classes']))]
+        meta = common_meta(self.dataset_meta)
+        classes = [str(i) for i in range(len(meta['classes']))]
         tables, annotations = [], []
         for image_id, (found, truth) in enumerate(results):
             tables.append(dict(found, image_id=found['image_id'] + image_id))

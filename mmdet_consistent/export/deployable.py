@@ -1,15 +1,31 @@
 """A detector as one module: pixels in, boxes and scores out."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.models.dense_heads import RetinaHead, SSDHead
 from mmdet.models.detectors import SingleStageDetector
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder, TBLRBBoxCoder
+from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
 
 from ..heads import ConsistentMixin
 from ..utils.errors import ConfigError
+
+# What DeployableDetector does in their place; it knows mmdet's and our own.
+PREDICTS = [
+    'predict',
+    'predict_by_feat',
+    '_predict_by_feat_single',
+    '_bbox_post_process',
+]
+OURS = ('mmdet', 'mmdet_consistent')
+CODERS = (DeltaXYWHBBoxCoder, TBLRBBoxCoder)
+PREPARES = (DetDataPreprocessor.forward, ImgDataPreprocessor.forward)
+PROBE = (320, 352)  # height and width of an image in pixels
 
 
 class DeployableDetector(nn.Module):
@@ -20,7 +36,8 @@ class DeployableDetector(nn.Module):
     free; anchors are generated from the sizes of the features.
 
     Args:
-        detector: RetinaNet, SSD, or a consistent version of them, in any variant.
+        detector: RetinaNet, SSD, or a consistent version of them, in any variant; it
+            is put into evaluation mode.
         nms: Whether a non-maximum suppression follows. If so, only the best candidates
             of each level are decoded and returned, otherwise all anchors.
 
@@ -30,12 +47,14 @@ class DeployableDetector(nn.Module):
 
     def __init__(self, detector: SingleStageDetector, nms: bool) -> None:
         super().__init__()
-        self.detector = detector.eval()
+        self.detector = detector
+        self.eval()
+        for obstacle in _obstacles(detector, nms):
+            raise ConfigError(obstacle)
         self.head: Any = detector.bbox_head
         self.preprocessor: Any = detector.data_preprocessor
         self.nms = nms
         self.test_cfg = self.head.test_cfg
-        _refuse(detector, nms)
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """Detect objects in a batch of images.
@@ -139,32 +158,84 @@ def _rows(batch: int, x: Tensor, depth: int) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(batch, -1, depth)
 
 
-def _refuse(detector: SingleStageDetector, nms: bool) -> None:
-    """Raise a ConfigError for what can't be exported."""
-    head, cfg = detector.bbox_head, detector.bbox_head.test_cfg
+def _obstacles(detector: SingleStageDetector, nms: bool) -> Iterator[str]:
+    """Yield what is in the way of an export; only the first one is reliable."""
+    head: Any = getattr(detector, 'bbox_head', None)
+    part = f'model.type={type(detector).__name__!r} has no bbox_head and'
+    if head is not None:
+        part = f'model.bbox_head.type={type(head).__name__!r}'
     if not isinstance(head, (RetinaHead, SSDHead)):
-        raise ConfigError(
-            f'model.bbox_head.type={type(head).__name__!r} cannot be exported: only '
-            "mmdet's RetinaHead and SSDHead and heads derived from them can"
+        yield (
+            f"{part} cannot be exported: only mmdet's RetinaHead and SSDHead and heads "
+            'derived from them can'
         )
+    owners: list[tuple[Any, str]] = [(head, method) for method in PREDICTS]
+    for owner, method in [*owners, (detector, 'predict')]:
+        if getattr(type(owner), method).__module__.partition('.')[0] not in OURS:
+            yield (
+                f'{type(owner).__name__} cannot be exported: it has its own {method}(),'
+                ' which the exported file would not do'
+            )
     for index, addition in enumerate(getattr(head, 'additions', ())):
         reason = addition.not_exported()
         if reason:
-            raise ConfigError(f'model.bbox_head.additions.{index}: {reason}')
-    if not nms:
-        return
-    kind, agnostic = cfg.nms.get('type', 'nms'), cfg.nms.get('class_agnostic', False)
+            yield f'model.bbox_head.additions.{index}: {reason}'
+    yield from _part_obstacles(detector, head)
+    try:
+        with torch.no_grad():
+            detector.extract_feat(next(detector.parameters()).new_zeros(1, 3, *PROBE))
+    except RuntimeError as error:
+        yield (
+            'model.backbone cannot be exported: it takes no images of three channels, '
+            f'as the exported file does ({error})'
+        )
+    if nms:
+        yield from _suppression_obstacles(head.test_cfg or {})
+
+
+def _part_obstacles(detector: SingleStageDetector, head: Any) -> Iterator[str]:
+    """Yield the parts that the exported file would not follow."""
+    preprocessor: Any = detector.data_preprocessor
+    coders = getattr(head.bbox_coder, 'stages', [head.bbox_coder])
+    for field, value, fits in (
+        *(('bbox_head.bbox_coder', x, isinstance(x, CODERS)) for x in coders),
+        (
+            'bbox_head.loss_cls',  # its scores may be neither sigmoid nor softmax
+            head.loss_cls,
+            not getattr(head.loss_cls, 'custom_cls_channels', False),
+        ),
+        ('data_preprocessor', preprocessor, type(preprocessor).forward in PREPARES),
+    ):
+        if not fits:
+            yield f'model.{field}.type={type(value).__name__!r} cannot be exported'
+
+
+def _suppression_obstacles(cfg: dict) -> Iterator[str]:
+    """Yield the fields of a test_cfg that the exported suppression can't follow."""
+    nms = cfg.get('nms') or {}
+    # mmcv's defaults of the fields that the exported file doesn't have.
+    plain = dict(type='nms', class_agnostic=False, offset=0)
+    rules: list[tuple[str, Any, str, bool]] = [
+        (f'nms.{field}', value, repr(plain.get(field)), value == plain.get(field))
+        for field, value in nms.items()
+        if field not in ('iou_threshold', 'max_num', 'score_threshold', 'split_thr')
+    ]
+    iou, most = nms.get('iou_threshold'), nms.get('max_num', -1)
+    score, limit = nms.get('score_threshold', 0), cfg.get('max_per_img', -1)
     nms_pre, smallest = cfg.get('nms_pre', -1), cfg.get('min_bbox_size', -1)
     floor = cfg.get('score_thr', 0)
-    for field, value, rule, holds in (
-        ('nms.type', kind, "'nms'", kind == 'nms'),
-        ('nms.class_agnostic', agnostic, 'False', not agnostic),
+    rules += [
+        ('nms.iou_threshold', iou, 'a number', iou is not None),
+        ('nms.max_num', most, '-1', most <= 0),
+        ('nms.score_threshold', score, '0', score <= 0),
+        ('max_per_img', limit, 'above 0', limit > 0),
         ('nms_pre', nms_pre, 'above 0', nms_pre > 0),
         ('min_bbox_size', smallest, '0 or -1', smallest <= 0),
         ('score_thr', floor, 'at least 0', floor >= 0),
-    ):
+    ]
+    for field, value, rule, holds in rules:
         if not holds:
-            raise ConfigError(
+            yield (
                 f'model.test_cfg.{field} must be {rule} for an export with '
                 f'suppression, got {value!r}; change it with --cfg-options, or export '
                 'without suppression: --no-nms'

@@ -44,12 +44,24 @@ def export_onnx(
             (N, K, 4), ``scores`` (N, K) and ``labels`` (N, K); without it ``boxes``
             (N, A, 4) and ``scores`` (N, A, C).
         resize: ``scale`` and ``keep_ratio`` of the test pipeline; stored in the file
-            for the program that prepares images.
+            for the program that prepares images. Default: it leaves them as they are.
         classes: Class names; stored in the file.
 
     Raises:
         ConfigError: If the detector can't be exported, or a package is missing.
     """
+    modes = {module: module.training for module in detector.modules()}
+    try:
+        _export(detector, path, nms, dict(resize=resize, classes=list(classes or ())))
+    finally:
+        for module, training in modes.items():  # train() would change its children's
+            module.training = training
+
+
+def _export(
+    detector: SingleStageDetector, path: Union[str, Path], nms: bool, facts: dict
+) -> None:
+    """Write the file; leaves the detector in evaluation mode."""
     try:
         import onnx
 
@@ -86,8 +98,7 @@ def export_onnx(
     proto = onnx.load_from_string(buffer.getvalue())
     if nms:
         proto = append_suppression(proto, model.test_cfg, model.head.num_classes)
-    facts = dict(resize=resize, classes=list(classes or ()), nms=nms)
-    for name, value in facts.items():
+    for name, value in dict(facts, nms=nms).items():
         proto.metadata_props.add(key=name, value=json.dumps(value))
     onnx.checker.check_model(proto, full_check=True)
     write(path, proto.SerializeToString())

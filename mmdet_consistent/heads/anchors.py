@@ -13,6 +13,7 @@ from mmdet.models.task_modules.prior_generators import (
 from torch import Tensor
 
 from ..task_modules.box_deltas import decode_boxes
+from ..utils.device import without_autocast
 
 
 class ShapeCache:
@@ -133,7 +134,7 @@ def refine_boxes(
         non-finite or empty is excluded from all later stages and keeps its last valid
         value.
     """
-    with torch.autocast(boxes.device.type, enabled=False):
+    with without_autocast(boxes):
         refined = decode_boxes(bbox_coder, boxes, deltas.detach().float())
     x1, y1, x2, y2 = refined.unbind(-1)
     width = x2 - x1

@@ -12,13 +12,17 @@ from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import cat_boxes, get_box_tensor
 from mmdet.utils import InstanceList
+from mmengine.model import PretrainedInit
+from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..task_modules import ChainedBBoxCoder, SecondPassAssigner
+from ..task_modules import ChainedBBoxCoder, SecondPassAssigner, rule_of
+from ..utils.configs import resolve
+from ..utils.device import may_select_rows
 from .addition import Addition
 from .anchors import ShapeCache, inside_flags, padding_flags
-from .box_loss import BoxLoss
+from .box_loss import IOU_LOSSES, BoxLoss
 from .box_output import (
     StagedConv2d,
     joined_once,
@@ -26,9 +30,10 @@ from .box_output import (
     split_outputs,
 )
 from .cls_loss import label_set_losses
-from .first_stage import choose_first_stage
+from .first_stage import NoFirstStage, choose_first_stage
+from .ground_truth_area import with_area
 from .options import default_assigners, one_per_stage
-from .stage import Stage, loss_of_later_stage
+from .stage import Stage, build_assigner, loss_of_later_stage
 from .targets import StageTargets
 
 if TYPE_CHECKING:
@@ -49,6 +54,7 @@ class ConsistentBase(Base):
     select_rows: Optional[bool] = None
     stages: list[Stage]
     additions: Any
+    first_stage: Any = NoFirstStage()
 
     @property
     def first_stage_channels(self) -> int:
@@ -102,6 +108,11 @@ class ConsistentBase(Base):
         """Return whether the box loss compares boxes in pixels instead of deltas."""
         return self.reg_decoded_bbox
 
+    def compares_deltas(self) -> bool:
+        """Return whether the base head's own code hands deltas to any loss."""
+        plain = type(self).loss_by_feat_single is AnchorHead.loss_by_feat_single
+        return plain and not self.reg_decoded_bbox
+
     def has_plain_targets(self) -> bool:
         """Return whether the base head's ``get_targets`` is ``AnchorHead``'s."""
         return self.base_class().get_targets is AnchorHead.get_targets
@@ -145,11 +156,17 @@ class ConsistentBase(Base):
         configs = one_per_stage('stage_assigners', stage_assigners, later)
         self.stages[0].assigner = self.assigner
         for stage, config in zip(self.stages[1:], configs or default_assigners(later)):
-            stage.assigner = TASK_UTILS.build(config)
+            stage.assigner = build_assigner(config)
             if isinstance(stage.assigner, SecondPassAssigner):
                 stage.assigner.inherit_ignore_rule(self.assigner)
         for stage in self.stages:
             stage.loss_cls, loss_bbox = self.stage_losses(stage.index)
+            if isinstance(loss_bbox, IOU_LOSSES) and self.compares_deltas():
+                raise ValueError(
+                    f'loss_bbox: {type(loss_bbox).__name__} compares boxes, but '
+                    f'{type(self).__name__} would give it deltas: set '
+                    "reg_decoded_bbox=True, or loss_bbox=dict(type='L1Loss')"
+                )
             if stage.bbox_coder is not None:
                 decoded = self.uses_decoded_boxes()
                 stage.box_loss = BoxLoss(loss_bbox, stage.bbox_coder, decoded)
@@ -198,7 +215,10 @@ class ConsistentBase(Base):
         changes nothing, and weights loaded by a ``Pretrained`` entry are kept.
         """
         configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
-        loaded = any(config and config['type'] == 'Pretrained' for config in configs)
+        loaded = any(
+            config and resolve(WEIGHT_INITIALIZERS, config['type']) is PretrainedInit
+            for config in configs
+        )
         done = self.is_init
         super().init_weights()
         if not done and not loaded:
@@ -208,6 +228,20 @@ class ConsistentBase(Base):
     def stage_loss_weights(self) -> tuple[float, ...]:
         """Classification loss weight of each label stage: (1, α, …) of Eq. 1."""
         return tuple(s.weight for s in self.stages if s.weight is not None)
+
+    # ------------------------------------------------------------------- targets
+
+    def trained_truths(self, instances: InstanceList) -> InstanceList:
+        """Return the ground truths to train on: those with an area.
+
+        On a GPU the host would wait for their number. There, where a max-IoU rule
+        matches all stages, it leaves out the others itself.
+        """
+        boxes = get_box_tensor(instances[0].bboxes)
+        waits = may_select_rows(boxes, self.select_rows)
+        waits |= not self.first_stage.is_fused
+        waits |= any(rule_of(stage.assigner) is None for stage in self.stages)
+        return with_area(instances) if waits else instances
 
     # ------------------------------------------------------------------- anchors
 
@@ -291,6 +325,15 @@ class ConsistentBase(Base):
         """Split levels of box outputs by stage: levels of (N, A·4, H, W) each."""
         if len(self.output_sizes) == 1:
             return [bbox_preds]
+        counts = self.prior_generator.num_base_priors
+        for level, (count, preds) in enumerate(zip(counts, bbox_preds)):
+            if preds.shape[1] != count * sum(self.output_sizes):
+                raise ValueError(
+                    f'bbox_preds of level {level} has {preds.shape[1]} channels, but '
+                    f"{type(self).__name__}'s box output has {count} · "
+                    f'{sum(self.output_sizes)}: for each anchor, those of all '
+                    'regression stages and additions'
+                )
         parts = split_outputs(bbox_preds, self.output_sizes)[: self.reg_stages]
         return [[level.flatten(1, 2) for level in part] for part in parts]
 

@@ -12,8 +12,7 @@ from .targets import StageTargets
 
 # Losses that compare boxes whatever `reg_decoded_bbox` says.
 IOU_LOSSES = tuple(
-    getattr(mmdet_losses, name)
-    for name in ('IoULoss', 'BoundedIoULoss', 'GIoULoss', 'DIoULoss', 'CIoULoss')
+    loss for name, loss in vars(mmdet_losses).items() if name.endswith('IoULoss')
 )
 # Losses that add up one term per row, so that masked rows can cost nothing. Any other
 # loss gets the positives alone, which makes the host wait for a GPU.

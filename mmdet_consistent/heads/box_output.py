@@ -85,6 +85,7 @@ class StagedConv2d(nn.Conv2d):
             conv.out_channels,
             bias=conv.bias is not None,
             padding_mode=conv.padding_mode,
+            device='meta',  # draws no random numbers: later modules stay the same
             **{name: getattr(conv, name) for name in geometry},
         )
         self.weight = conv.weight

@@ -125,11 +125,12 @@ class ConsistentMixin(ConsistentBase):
 
         Returns:
             ``loss_cls`` and ``loss_bbox``, the base head's; ``loss_cls_s1``,
-            ``loss_bbox_s1``, … of the later stages; and, only logged, ``num_pos``,
-            ``num_pos_s1``, ….
+            ``loss_bbox_s1``, … of the later stages, as lists where the base head
+            returns lists; and, only logged, ``num_pos``, ``num_pos_s1``, ….
         """
         logits = self.split_scores(cls_scores)
         preds = self.split_preds(bbox_preds)
+        batch_gt_instances = self.trained_truths(batch_gt_instances)
         truths = (batch_gt_instances, batch_img_metas, batch_gt_instances_ignore)
         first = self.first_stage.compute(
             self, super().loss_by_feat, logits[0], preds[0], *other_outputs, *truths
@@ -155,8 +156,8 @@ class ConsistentMixin(ConsistentBase):
 
         losses = {
             **first.losses,
-            **self.cls_losses(logits, targets),  # Eq. 1
-            **self.box_losses(deltas, targets),  # Eq. 2
+            **first.in_form(self.cls_losses(logits, targets)),  # Eq. 1
+            **first.in_form(self.box_losses(deltas, targets)),  # Eq. 2
         }
         for stage in trained:
             positive = targets[stage.index].positive

@@ -34,6 +34,26 @@ class FirstStage(NamedTuple):
     losses: dict
     avg_factor: Union[Tensor, float, None]
 
+    def in_form(self, losses: dict) -> dict:
+        """Return later losses in the form of the first stage's: lists, as mmdet's."""
+        plain = [isinstance(loss, Tensor) for loss in self.losses.values()]
+        if plain and all(plain):
+            return losses
+        return {name: [loss] for name, loss in losses.items()}
+
+
+class NoFirstStage:
+    """Nothing can be trained: the head was built for inference."""
+
+    is_fused = False
+
+    def compute(self, head: Any, *args: Any) -> FirstStage:
+        """Refuse to compute a loss."""
+        raise ValueError(
+            f'{type(head).__name__} was built without train_cfg, so it has no assigner '
+            'to train with: give it a train_cfg'
+        )
+
 
 class FusedFirstStage:
     """Stage 0 is matched and trained by the code of the later stages, in one pass."""

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 import mmengine.hub.hub
+from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.registry import Registry
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PREFIX = 'mmdet_consistent::'
@@ -61,6 +63,27 @@ def plain_datasets(config: object) -> Iterator[Any]:
             yield config
         for other in inner:
             yield from plain_datasets(other)
+
+
+def resolve(registry: Registry, kind: Any) -> Optional[type]:
+    """Return the class that a config's ``type`` names: a class, or a name with a scope.
+
+    Args:
+        registry: The registry in which the class should be.
+        kind: ``type`` of a config.
+
+    Returns:
+        The class; None if it is unknown.
+    """
+    if not isinstance(kind, str):
+        return kind
+    # mmengine finds a name of mmcv's under mmdet's scope only without it.
+    return registry.get(kind) or registry.get(kind.rpartition('.')[2])
+
+
+def transform_class(step: Any) -> Optional[type]:
+    """Return the class of a pipeline's step; None if it is unknown."""
+    return resolve(TRANSFORMS, step['type'])
 
 
 def install_prefix() -> None:

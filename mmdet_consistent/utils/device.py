@@ -1,12 +1,21 @@
 """Device-dependent choices."""
 
 import importlib.util
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, Optional
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager:
+    """Switch autocast off on a tensor's device, if this torch knows any for it."""
+    try:
+        return torch.autocast(tensor.device.type, enabled=False)
+    except RuntimeError:  # MPS before torch 2.5
+        return nullcontext()
 
 
 def may_select_rows(tensor: Tensor, choice: Optional[bool] = None) -> bool:

@@ -154,10 +154,34 @@ def test_from_dataset_converts_annotations_without_a_coco_file():
             )
 
     truth = AnnotatedSet.from_dataset(Dataset())
-    assert truth.image_id('b') == 0
+    assert truth.order == [0]
     objects = truth.of_image(0)
     assert objects.boxes.tolist() == [[0, 0, 10, 20], [5, 5, 9, 9]]
     assert objects.labels.tolist() == [1, 0]
     assert objects.countable().labels.tolist() == [1]
     assert truth.to_coco([0])['annotations'][0]['area'] == 200
     assert truth.image_path(0) == Path('/a/b.jpg')
+
+
+def test_collect_detector_takes_joined_sets_and_names_other_classes(tmp_path, capsys):
+    cfg = tiny_config()
+    dataset = cfg.test_dataloader.dataset
+    dataset.indices = 2
+    joined = dict(type='ConcatDataset', datasets=[dataset, dataset])
+    cfg.test_dataloader.dataset = joined
+    weights = save_weights(cfg, tmp_path / 'weights.pth')
+    content = torch.load(weights)
+    names = ('Platelets', 'RBC', 'WBC')
+    torch.save(dict(content, meta=dict(CLASSES=names)), weights)
+    store, truth = detector.collect_detector(
+        'ours', cfg, weights, tmp_path / 'data', num_anchors=1000
+    )
+    assert 'was trained with the classes' in capsys.readouterr().err
+    assert store.image_ids() == truth.order == [0, 1, 2, 3]
+    rows = store.load('detections')
+    for first, second in ((0, 2), (1, 3)):  # the same images, under other numbers
+        one, two = (rows['score'][rows['image_id'] == i] for i in (first, second))
+        np.testing.assert_allclose(one, two, rtol=1e-4)
+        assert len(one) > 0
+    summary = Summary(Model.from_store('ours', store), truth)
+    assert 0 <= summary.scalars['AP'] <= 1

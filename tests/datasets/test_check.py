@@ -1,15 +1,20 @@
 """Every kind of bad data is found, named and left out; good data are kept."""
 
+import itertools
 import json
 import math
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mmdet.registry import DATASETS
 
 from mmdet_consistent.datasets.check import check_dataset_config
 from mmdet_consistent.datasets.check_coco import check_coco_set
 from mmdet_consistent.datasets.check_image import check_image
 from mmdet_consistent.datasets.check_voc import check_voc_set
-from mmdet_consistent.datasets.problems import IMAGE, KEPT, OBJECT, DataError, check_box
+from mmdet_consistent.datasets.kinds import IMAGE, KEPT, MENDED, OBJECT, RENUMBERED
+from mmdet_consistent.datasets.problems import DataError, check_box
 from tests.support import bad_data
 from tests.support.processes import ROOT, run_tool
 
@@ -62,9 +67,9 @@ def test_bad_coco_box_is_named_and_left_out(tmp_path, box, kind, effect):
     content['annotations'][3]['bbox'] = box
     cleaned, problem = check_one(tmp_path, content)
     assert (problem.kind, problem.effect) == (kind, effect)
-    assert problem.where == 'object 3 of 1.jpg'
+    assert problem.where == 'object 4 of 1.jpg'
     kept = [a['id'] for a in cleaned['annotations']]
-    assert kept == ([0, 1, 2, 3, 4, 5] if effect == KEPT else [0, 1, 2, 4, 5])
+    assert kept == ([1, 2, 3, 4, 5, 6] if effect == KEPT else [1, 2, 3, 5, 6])
 
 
 @pytest.mark.parametrize(
@@ -73,9 +78,7 @@ def test_bad_coco_box_is_named_and_left_out(tmp_path, box, kind, effect):
         ('category_id', 7, 'unknown category'),
         ('category_id', None, 'malformed object'),
         ('image_id', 99, 'unknown image'),
-        ('id', 2, 'duplicate object id'),
-        ('id', None, 'malformed object'),
-        ('area', -1, 'box under a pixel'),
+        ('image_id', [1], 'malformed object'),
     ],
 )
 def test_bad_coco_object_is_named_and_left_out(tmp_path, field, value, kind):
@@ -86,12 +89,32 @@ def test_bad_coco_object_is_named_and_left_out(tmp_path, field, value, kind):
     assert len(cleaned['annotations']) == 5
 
 
-def test_missing_area_is_filled_in(tmp_path):
+@pytest.mark.parametrize(
+    ('field', 'value', 'kind', 'mended'),
+    [
+        ('area', None, 'object without area field', 110),
+        ('area', 0, 'object without area field', 110),
+        ('area', -1, 'object without area field', 110),
+        ('area', '110', 'object without area field', 110),
+        ('iscrowd', None, 'object without iscrowd field', 0),
+        ('iscrowd', '0', 'object without iscrowd field', 0),
+        ('iscrowd', '1', 'object without iscrowd field', 1),
+        ('iscrowd', 'true', 'object without iscrowd field', 1),
+        ('ignore', '0', 'object without ignore field', 0),
+        ('id', 2, 'duplicate object id', 4),
+        ('id', 0, 'unusable object id', 4),
+        ('id', None, 'unusable object id', 4),
+        ('id', 'a', 'unusable object id', 4),
+    ],
+)
+def test_field_that_means_nothing_is_mended(tmp_path, field, value, kind, mended):
     content = bad_data.coco(tmp_path)
-    del content['annotations'][3]['area']
+    content['annotations'][3][field] = value
     cleaned, problem = check_one(tmp_path, content)
-    assert problem.effect == KEPT
-    assert cleaned['annotations'][3]['area'] == 110
+    assert problem.kind == kind
+    assert problem.effect == (RENUMBERED if value == 2 else MENDED)
+    assert cleaned['annotations'][3][field] == mended
+    assert [a['id'] for a in cleaned['annotations']] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +222,7 @@ def test_unknown_voc_class_and_wrong_size_are_named(tmp_path):
     assert problem.kind == 'unknown category'
     assert "'dog'" in problem.detail
     problem, _ = check_voc_one(tmp_path, boxes=[(4, 4, 9, 9)], width=None)
-    assert problem.effect == KEPT
+    assert problem.effect == MENDED
     assert '64 × 48' in problem.detail
     problem, _ = check_voc_one(tmp_path, boxes=[(4, 4, 9, 9)], width=10)
     assert problem.kind == 'image size differs'
@@ -235,6 +258,7 @@ def test_check_dataset_config_opens_wrappers(tmp_path):
                     data_root=str(tmp_path),
                     ann_file=path.name,
                     data_prefix=dict(img='images'),
+                    metainfo=dict(classes=('cell',)),
                 ),
             ),
             dict(
@@ -272,5 +296,171 @@ def test_check_data_names_problems_and_writes_a_clean_file(tmp_path, capsys):
     assert ended.value.code == 1
     output = capsys.readouterr().out
     assert '1  box without area (object left out)' in output
-    assert f'{path}: object 3 of 1.jpg: box without area' in output
+    assert f'{path}: object 4 of 1.jpg: box without area' in output
     assert len(json.loads(clean.read_text())['annotations']) == 5
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le'])
+def test_any_unicode_encoding_of_json_is_read_and_named(tmp_path, encoding):
+    content = bad_data.coco(tmp_path)
+    path = tmp_path / 'train.json'
+    path.write_bytes(json.dumps(content).encode(encoding))
+    cleaned, problems, _ = check_coco_set(str(path), str(tmp_path / 'images'))
+    assert cleaned == content
+    expected = [] if encoding == 'utf-8' else ['file not in plain UTF-8']
+    assert [p.kind for p in problems] == expected
+
+
+def test_file_without_annotations_has_no_objects(tmp_path):
+    content = bad_data.coco(tmp_path)
+    del content['annotations']
+    path = bad_data.save(tmp_path, content)
+    cleaned, problems, size = check_coco_set(str(path), classes=['other'])
+    assert (cleaned['annotations'], problems, size) == ([], [], '3 images, 0 objects')
+    assert check_coco_set(str(path), classes=['other'], evaluation=True)[1]
+
+
+@pytest.mark.parametrize(
+    'categories',
+    [
+        [dict(id=1)],
+        [dict(name='cell')],
+        [dict(id=[1], name='cell')],
+        ['cell'],
+        [None],
+    ],
+)
+def test_category_without_id_or_name_is_an_error_with_its_file(tmp_path, categories):
+    content = bad_data.coco(tmp_path)
+    content['categories'] += categories
+    path = bad_data.save(tmp_path, content)
+    with pytest.raises(DataError, match=r'train\.json: categories: .* has no id or'):
+        check_coco_set(str(path))
+
+
+@pytest.mark.parametrize('name', ['images', 'categories'])
+def test_ids_of_two_types_are_refused_for_an_evaluation_alone(tmp_path, name):
+    content = bad_data.coco(tmp_path)
+    content['categories'].append(dict(id=2, name='dog'))
+    field = 'image_id' if name == 'images' else 'category_id'
+    for entry in content[name][:1]:
+        for item in content['annotations']:
+            if item[field] == entry['id']:
+                item[field] = 'text'
+        entry['id'] = 'text'
+    path = str(bad_data.save(tmp_path, content))
+    cleaned, (problem,), _ = check_coco_set(path)
+    assert problem.kind == 'ids of two types'
+    assert len(cleaned['annotations']) == 6
+    fields = dict(
+        type='CheckedCocoDataset',
+        ann_file=path,
+        data_prefix=dict(img=str(tmp_path / 'images')),
+        metainfo=dict(classes=('cell', 'dog')),
+    )
+    assert len(DATASETS.build(fields)) == 3
+    with pytest.raises(DataError, match='ids of two types'):
+        DATASETS.build(dict(fields, test_mode=True))
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner),
+    max_leaves=4,
+)
+NUMBERS = itertools.count()
+
+
+def changed(entries):
+    """Lists of entries in which some fields are junk or missing, or all of it."""
+    return st.lists(
+        st.tuples(st.sampled_from(entries), st.dictionaries(fields, junk, max_size=2)),
+        max_size=4,
+    )
+
+
+fields = st.sampled_from(
+    ['id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'file_name', 'width']
+)
+
+
+@given(data=st.data(), evaluation=st.booleans())
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_what_passes_the_check_is_loaded_by_mmdet(tmp_path, data, evaluation):
+    root = tmp_path / str(next(NUMBERS))
+    root.mkdir()
+    content = bad_data.coco(root, images=2)
+    for name in ('images', 'annotations'):
+        draws = data.draw(changed(content[name]))
+        content[name] += [{**entry, **junk} for entry, junk in draws]
+        content[name] += data.draw(st.lists(junk, max_size=1))
+    path = bad_data.save(root, content)
+    config = dict(
+        type='CocoDataset',
+        data_prefix=dict(img=str(root / 'images')),
+        metainfo=dict(classes=('cell',)),
+        pipeline=[],
+        serialize_data=False,
+    )
+    cleaned, _, _ = check_coco_set(str(path), evaluation=evaluation)
+    clean = root / 'clean.json'
+    clean.write_text(json.dumps(cleaned))
+    loaded = DATASETS.build(dict(config, ann_file=str(clean)))
+    instances = [i for n in range(len(loaded)) for i in loaded[n]['instances']]
+    assert all(math.isfinite(v) for i in instances for v in i['bbox'])
+    if not evaluation:
+        assert len(instances) == len(cleaned['annotations'])
+
+
+def voc_lists(root, **lists):
+    bad_data.voc(root)
+    for name, text in lists.items():
+        (root / f'ImageSets/Main/{name}.txt').write_text(text)
+
+
+def run_check(capsys, *args):
+    with pytest.raises(SystemExit) as ended:
+        run_tool(ROOT / 'tools/check_data.py', *args)
+    return ended.value.code, capsys.readouterr().out
+
+
+def test_check_data_skips_the_lists_of_classes_in_a_voc_folder(tmp_path, capsys):
+    voc_lists(
+        tmp_path,
+        cell_train='n0  1\nn1 -1\nn2  0\n',
+        my_own_train='n0\n',  # a list of images, whatever its name is
+        nothing_known='n0 -1\n',  # and here is no list "known"
+    )
+    status, output = run_check(capsys, tmp_path)
+    checked = [line.split(':')[0] for line in output.splitlines() if 'good' in line]
+    names = [path.rpartition('/')[2] for path in checked]
+    assert names == ['my_own_train.txt', 'nothing_known.txt', 'train.txt']
+    assert status == 1
+    assert 'n0 -1.xml' in output
+
+
+def test_check_data_goes_on_after_a_data_set_that_cannot_be_read(tmp_path, capsys):
+    content = bad_data.coco(tmp_path)
+    path = bad_data.save(tmp_path, content)
+    data = dict(
+        type='CocoDataset',
+        ann_file=str(path),
+        data_prefix=dict(img=str(tmp_path / 'images')),
+        metainfo=dict(classes=('cell',)),
+    )
+    missing = dict(data, ann_file=str(tmp_path / 'nowhere.json'))
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f'train_dataloader = dict(dataset=dict(type="ConcatDataset", '
+        f'datasets=[{missing}, dict(type="NoSuchDataset", ann_file="a.csv")]))\n'
+        f'val_dataloader = dict(dataset={data})\ntest_dataloader = None\n'
+    )
+    status, output = run_check(capsys, config)
+    assert status == 1
+    assert 'nowhere.json: there is no such annotation file' in output
+    assert 'a data set of type NoSuchDataset has no check' in output
+    assert f'{path}: 3 images, 6 objects, 0 problems' in output

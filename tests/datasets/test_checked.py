@@ -181,6 +181,52 @@ def test_name_twice_in_the_list_is_left_out(tmp_path):
     assert dataset.problems[0].kind == 'duplicate image id'
 
 
+def test_repeated_ids_are_renumbered_in_training_and_refused_in_testing(tmp_path):
+    content = bad_data.coco(tmp_path)
+    for number, entry in enumerate(content['annotations']):
+        entry['id'] = number % 2
+    bad_data.save(tmp_path, content)
+    dataset = build(tmp_path)
+    counts = [len(dataset.get_data_info(i)['instances']) for i in range(3)]
+    assert counts == [2, 2, 2]
+    assert {p.kind for p in dataset.problems} == {
+        'duplicate object id',
+        'unusable object id',
+    }
+    with pytest.raises(DataError, match=r'check_data FILE --write NEW'):
+        build(tmp_path, test_mode=True)
+
+
+@pytest.mark.parametrize('kind', ['coco', 'voc'])
+@pytest.mark.parametrize('filter_cfg', [None, dict(filter_empty_gt=True)])
+def test_data_set_without_a_good_object_is_an_error(tmp_path, kind, filter_cfg):
+    if kind == 'coco':
+        content = bad_data.coco(tmp_path)
+        for entry in content['annotations']:
+            entry['bbox'] = [0.1, 0.1, 0.5, 0.5]  # normalised
+        bad_data.save(tmp_path, content)
+    else:
+        for name in bad_data.voc(tmp_path):
+            bad_data.edit_voc(tmp_path, name, boxes=[(0.1, 0.1, 0.5, 0.5)])
+    with pytest.raises(DataError, match='not one object can be used'):
+        build(tmp_path, kind, filter_cfg=filter_cfg)
+    assert len(build(tmp_path, kind, test_mode=True)) == 3
+
+
+@pytest.mark.parametrize('kind', ['coco', 'voc'])
+def test_images_without_objects_are_used_unless_the_config_filters_them(tmp_path, kind):
+    if kind == 'coco':
+        content = bad_data.coco(tmp_path)
+        del content['annotations']
+        bad_data.save(tmp_path, content)
+    else:
+        for name in bad_data.voc(tmp_path):
+            bad_data.edit_voc(tmp_path, name)
+    assert len(build(tmp_path, kind)) == 3
+    with pytest.raises(DataError, match=r"filter_cfg=\{'filter_empty_gt': True\}"):
+        build(tmp_path, kind, filter_cfg=dict(filter_empty_gt=True))
+
+
 @pytest.mark.parametrize('option', ['on_bad_data', 'check_images'])
 def test_unknown_option_is_refused(tmp_path, option):
     with pytest.raises(ValueError, match=f"{option} must be one of .* got 'maybe'"):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmdet.models.detectors import SemiBaseDetector
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.hub import get_config
@@ -34,6 +35,16 @@ HEADS = {
             dict(NARROW, type='ConsistentRetinaHead', additions=additions),
         )
         for name, additions in ADDITIONS.items()
+    },
+    **{
+        f'retina, {name}': (
+            'retinanet/retinanet_r50_fpn_1x_coco.py',
+            dict(NARROW, type='ConsistentRetinaHead', **options),
+        )
+        for name, options in (
+            ('cascade', dict(variant='cascade')),
+            ('one regression', dict(reg_stages=1)),
+        )
     },
     'GFLHead': ('gfl/gfl_r50_fpn_1x_coco.py', NARROW),
     'GFL': ('gfl/gfl_r50_fpn_1x_coco.py', dict(NARROW, type='ConsistentGFLHead')),
@@ -165,7 +176,7 @@ def test_error_names_the_stage_whose_box_output_is_nan(head, channel, message):
     assert 'loss_cls is' not in text
 
 
-@pytest.mark.parametrize('head', HEADS)
+@pytest.mark.parametrize('head', [h for h in HEADS if h != 'retina, cascade'])
 def test_error_names_the_classification_output_or_says_that_all_is_finite(head):
     with pytest.raises(NonFiniteLossError, match='the classification output of level'):
         step(*setup(head), poison=(0, 1, 1, 0))
@@ -177,6 +188,35 @@ def test_error_names_the_classification_output_or_says_that_all_is_finite(head):
 def test_error_names_further_outputs_by_number(head):
     with pytest.raises(NonFiniteLossError, match='output number 3, level 2, image 0'):
         step(*setup(head), poison=(2, 2, 0, 0))
+
+
+def test_error_names_the_stage_of_a_cascade_whose_scores_are_nan():
+    with pytest.raises(NonFiniteLossError, match='classification output of stage 1, l'):
+        step(*setup('retina, cascade'), poison=(0, 1, 1, 9 * 3 + 1))
+
+
+def test_head_with_one_regression_but_two_label_sets_has_a_stage_0():
+    with pytest.raises(NonFiniteLossError, match='regression output of stage 0, level'):
+        step(*setup('retina, one regression'), poison=(1, 1, 1, 35))
+
+
+def test_semi_supervised_error_names_the_forward_pass_and_lists_all_images():
+    student = build('retina, plain')
+    model = SemiBaseDetector.__new__(SemiBaseDetector)
+    nn.Module.__init__(model)
+    model.student = student
+    hook, runner, batch = setup(model)
+    labelled, _ = batch['data_samples']
+    unlabelled = SimpleNamespace(img_path='u.jpg')
+    branches = dict(sup=[labelled, None], unsup_student=[None, unlabelled])
+    for poison in (None, 3):
+        outputs = student.bbox_head([torch.randn(1, 8, 3, 3) for _ in range(5)])
+        if poison:
+            outputs[1][2].data[0, poison] = NAN
+    runner.message_hub.log_scalars['train/loss'] = Values(NAN)
+    message = r'stage 0, level 2, image 0 of forward pass 2 \(images: a\.jpg, u\.jpg\)'
+    with pytest.raises(NonFiniteLossError, match=message):
+        hook.after_train_iter(runner, 0, dict(data_samples=branches))
 
 
 def test_features_come_before_outputs():
@@ -216,8 +256,7 @@ def test_failing_explanation_gives_the_plain_error(monkeypatch):
 def test_finite_loss_passes_and_holds_no_memory():
     hook, runner, batch = setup()
     step(hook, runner, batch, loss=0.5)
-    assert hook._outputs is None
-    assert hook._features is None
+    assert hook._passes == []
 
 
 def test_patience_counts_consecutive_losses():

@@ -1,11 +1,14 @@
 """An exported file returns what PyTorch returns, for any batch and size."""
 
 import json
+import re
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.models.dense_heads import RetinaHead
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
@@ -17,7 +20,8 @@ from mmdet_consistent.utils.errors import ConfigError
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnx')
 
-from mmdet_consistent.export import export_onnx  # noqa: E402
+from mmdet_consistent.export import DeployableDetector, export_onnx  # noqa: E402
+from mmdet_consistent.export.deployable import _suppression_obstacles  # noqa: E402
 
 RETINA = dict(num_classes=3, in_channels=16, feat_channels=16, stacked_convs=1)
 KINDS = {
@@ -233,15 +237,101 @@ def test_exported_file_pads_an_image_with_few_detections(exported):
 @pytest.mark.parametrize(
     ('test_cfg', 'message'),
     [
-        (
-            dict(nms=dict(type='soft_nms', iou_threshold=0.5)),
-            "got 'soft_nms'.*--no-nms",
-        ),
+        (dict(nms=dict(type='soft_nms', iou_threshold=0.5)), 'nms.type must be'),
+        (dict(nms=dict(iou_threshold=0.5, class_agnostic=True)), 'class_agnostic'),
+        (dict(nms=dict(iou_threshold=0.5, max_num=5)), 'nms.max_num must be -1'),
+        (dict(nms=dict(iou_threshold=0.5, score_threshold=0.5)), 'nms.score_threshold'),
+        (dict(nms=dict(iou_threshold=0.5, offset=1)), 'nms.offset must be 0'),
+        (dict(nms=dict(iou_thr=0.5, iou_threshold=0.5)), 'nms.iou_thr must be None'),
+        (dict(nms=dict(type='nms')), 'nms.iou_threshold must be a number'),
+        (dict(nms=None), 'nms.iou_threshold must be a number'),
+        (dict(max_per_img=-1), 'max_per_img must be above 0 .*got -1.*--no-nms'),
+        (dict(nms_pre=-1), 'nms_pre must be above 0'),
         (dict(min_bbox_size=4), 'min_bbox_size must be 0 or -1 .*got 4'),
+        (dict(score_thr=-1.0), 'score_thr must be at least 0'),
     ],
 )
-def test_unsupported_suppression_is_refused(test_cfg, message, tmp_path):
-    detector = MODELS.build(model_config('consistent', **test_cfg))
-    with pytest.raises(ConfigError, match=message):
+def test_unsupported_suppression_is_refused(test_cfg, message):
+    own = model_config('consistent').test_cfg
+    (obstacle,) = _suppression_obstacles({**own, **test_cfg})
+    assert re.search(message, obstacle)
+
+
+@pytest.mark.parametrize(
+    'nms', [dict(), dict(max_num=-1, score_threshold=0, offset=0, split_thr=9)]
+)
+def test_suppression_with_mmcvs_own_defaults_is_taken(nms):
+    test_cfg = model_config('consistent').test_cfg
+    nms = dict(nms, type='nms', iou_threshold=0.5)
+    assert list(_suppression_obstacles({**test_cfg, 'nms': nms})) == []
+
+
+def test_refused_export_leaves_no_file(tmp_path):
+    detector = MODELS.build(model_config('consistent', min_bbox_size=4))
+    with pytest.raises(ConfigError, match='min_bbox_size'):
         export_onnx(detector, tmp_path / 'model.onnx')
     assert not list(tmp_path.iterdir())
+
+
+RPN = dict(type='RPNHead', in_channels=16, feat_channels=16)
+
+
+class OwnPrediction(RetinaHead):
+    def _predict_by_feat_single(self, *args, **kwargs):
+        return super()._predict_by_feat_single(*args, **kwargs)[:1]
+
+
+class OwnPreprocessor(DetDataPreprocessor):
+    def forward(self, data, training=False):
+        return super().forward(dict(data, inputs=1 - data['inputs']), training)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(type='RPN', bbox_head=None, rpn_head=dict(RPN)), "'RPNHead' cannot be"),
+        (dict(bbox_head=dict(type=OwnPrediction)), 'its own _predict_by_feat_single'),
+        (
+            dict(bbox_head=dict(bbox_coder=dict(type='LegacyDeltaXYWHBBoxCoder'))),
+            'bbox_coder.type=.LegacyDeltaXYWHBBoxCoder',
+        ),
+        (dict(data_preprocessor=dict(type=OwnPreprocessor)), 'OwnPreprocessor'),
+        (dict(data_preprocessor=None), 'data_preprocessor.type=.BaseDataPreprocessor'),
+        (dict(backbone=dict(in_channels=1)), 'no images of three channels'),
+    ],
+)
+def test_detector_that_predicts_otherwise_is_refused(changes, message):
+    cfg = model_config("mmdet's")
+    for part, fields in changes.items():
+        if part in cfg and isinstance(fields, dict):
+            cfg[part].update(fields)
+        elif fields is None:
+            del cfg[part]
+        else:
+            cfg[part] = fields
+    if 'rpn_head' in cfg:
+        cfg.train_cfg, cfg.test_cfg = dict(rpn=cfg.train_cfg), dict(rpn=cfg.test_cfg)
+    with pytest.raises(ConfigError, match=message):
+        DeployableDetector(MODELS.build(cfg), nms=False)
+
+
+def test_detector_without_bbox_head_is_refused():
+    with pytest.raises(ConfigError, match=r'Linear.* has no bbox_head'):
+        DeployableDetector(torch.nn.Linear(1, 1), nms=True)
+
+
+@pytest.mark.parametrize('refused', [False, True])
+def test_export_leaves_every_module_in_its_mode(tmp_path, refused):
+    detector = MODELS.build(model_config('consistent'))
+    modules = list(detector.modules())
+    for number, module in enumerate(modules):  # as by freezing parts by hand
+        module.training = number % 3 == 0
+    before = {k: v.clone() for k, v in detector.state_dict().items()}
+    if refused:
+        detector.bbox_head.test_cfg.max_per_img = -1
+        with pytest.raises(ConfigError):
+            export_onnx(detector, tmp_path / 'model.onnx')
+    else:
+        export_onnx(detector, tmp_path / 'model.onnx')
+    assert [m.training for m in modules] == [n % 3 == 0 for n in range(len(modules))]
+    assert all(torch.equal(v, before[k]) for k, v in detector.state_dict().items())

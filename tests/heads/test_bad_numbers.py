@@ -183,10 +183,10 @@ def test_non_finite_outputs_raise_or_leave_finite_gradients(name, gts, poison):
         if not tensor[image].isfinite().all()
     }
     hook = FiniteLossHook()
-    hook._outputs = scores, deltas
+    hook._head = head
     reported = {
         (kind, level, image)
-        for what, tensor in hook._tensors(head)
+        for what, tensor in hook._tensors(None, (scores, deltas))
         for image in range(IMAGES)
         if not tensor[image].isfinite().all()
         for kind in ['scores' if 'classification' in what else 'deltas']

@@ -22,7 +22,7 @@ def coco(root, images=3):
         for j in range(2):
             content['annotations'].append(
                 dict(
-                    id=2 * i + j,
+                    id=2 * i + j + 1,
                     image_id=i,
                     category_id=1,
                     bbox=[4, 4, 10 + j, 10],
@@ -82,9 +82,9 @@ def spoil_image(path, how):
     elif how == 'other size':
         write_image(path, 48, 64)
     elif how == 'huge':
-        # A PNG that claims 30000 x 30000 pixels in its head.
+        # A PNG that claims 40000 x 40000 pixels in its head.
         small = cv2.imencode('.png', np.zeros((2, 2, 3), np.uint8))[1].tobytes()
-        size = (30000).to_bytes(4, 'big')
+        size = (40000).to_bytes(4, 'big')
         head = b'IHDR' + size + size + small[24:29]
         import zlib
 

@@ -3,7 +3,7 @@
 import torch
 
 from tests.reference import consistent as reference
-from tests.support.builders import instances, metas, total_loss
+from tests.support.builders import as_scalars, instances, metas, total_loss
 
 SIZES = [(4, 4), (2, 2), (1, 1)]
 STRIDES = [(32, 32), (64, 64), (128, 128)]
@@ -53,12 +53,14 @@ def equals_the_naive_reference(head, seed, boxes, ignores, spread, **options):
     labels = [
         torch.randint(0, 3, (len(b),), generator=generator).tolist() for b in boxes
     ]
-    losses = head.loss_by_feat(
-        cls_scores,
-        bbox_preds,
-        [instances(b, k) for b, k in zip(boxes, labels)],
-        metas(),
-        [instances(b, [0] * len(b)) for b in ignores],
+    losses = as_scalars(
+        head.loss_by_feat(
+            cls_scores,
+            bbox_preds,
+            [instances(b, k) for b, k in zip(boxes, labels)],
+            metas(),
+            [instances(b, [0] * len(b)) for b in ignores],
+        )
     )
 
     logits = rows(cls_scores, classes).detach().double().requires_grad_()

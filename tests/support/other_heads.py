@@ -15,6 +15,9 @@ from mmengine.hub import get_config
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmdet_consistent.engine import make_safe
+
+make_safe()  # mmdet's SSD head cannot predict without
 IMAGE, CHANNELS, CLASSES = 384, 16, 3
 # A config of mmdet's that has the head, and where in the model.
 CONFIGS = {

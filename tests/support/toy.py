@@ -162,8 +162,8 @@ def train_toy(
         param_scheduler=dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=9),
         default_hooks=dict(
             checkpoint=dict(
-                type='SafeCheckpointHook',
                 **{
+                    'type': 'SafeCheckpointHook',
                     'by_epoch': not iters,
                     'interval': 3 if iters else 1,
                     **(checkpoint or {}),

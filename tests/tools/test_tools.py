@@ -201,3 +201,18 @@ def test_quickstart_smoke(tmp_path):
         sys.executable, 'tools/quickstart.py', '--smoke', '--work-dir', tmp_path
     )
     assert 'done before' in again
+
+
+@slow
+@pytest.mark.parametrize('tool', ['train', 'analyze'])
+def test_modules_beside_the_config_are_found(tool, tmp_path):
+    (tmp_path / 'own_module.py').write_text("raise SystemExit('it is imported')\n")
+    config = tmp_path / 'config.py'
+    config.write_text("custom_imports = dict(imports=['own_module'])\n")
+    (tmp_path / 'weights.pth').touch()
+    arguments = dict(train=[], analyze=['weights.pth', '--out', 'page'])
+    output = run(
+        sys.executable, '-m', 'mmdet_consistent', tool, 'config.py',
+        *arguments[tool], status=1, cwd=tmp_path,
+    )  # fmt: skip
+    assert 'it is imported' in output

@@ -1,15 +1,24 @@
 """Names mistakes before training that mmdet reports late and cryptically."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Optional
 
+from mmdet.models.detectors import RPN
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
+from ...datasets.classes import dataset_classes
 from ...utils.errors import ConfigError
-from ..architecture import compare, unwrapped
+from ..architecture import compare, trained_detector, unwrapped
 from ..checkpoint import CheckpointError
+from ..class_names import dataset_names, other_names, trained_names
+
+MAY_LACK = (
+    "custom_hooks=[dict(type='ConfigCheckHook', may_be_missing=('name',))] with parts "
+    'of the names that may be missing'
+)
 
 
 @HOOKS.register_module()
@@ -20,9 +29,10 @@ class ConfigCheckHook(Hook):
       label too large fails inside an operator, and too few classes train silently.)
     * The annotation file must know the class names; otherwise the data set would not
       have a single object.
+    * The checkpoint should know the classes in the same order.
     * The checkpoint must be of the same architecture. mmengine loads what fits and
       logs the rest in one long line. Here it is a table; resuming and testing refuse
-      it, and so does ``load_from`` if less than half of the model is in the file.
+      it, and so does ``load_from`` if nothing of the model is in the file.
       The later stages' regression outputs and the parameters of additions may be
       missing, as a baseline's file has none.
 
@@ -52,6 +62,7 @@ class ConfigCheckHook(Hook):
         Raises:
             CheckpointError: If the checkpoint can't be meant for this model and use.
         """
+        self._check_names(runner, trained_names(checkpoint))
         model = unwrapped(runner.model)
         result = compare(model, checkpoint.get('state_dict', checkpoint))
         if not result:
@@ -64,61 +75,81 @@ class ConfigCheckHook(Hook):
             if not any(part in name for part in self.may_be_missing)
         ]
         total = result.fitting + len(result.missing) + len(result.shapes)
-        if result.fitting * 2 < total:
-            raise CheckpointError(
-                f'{path} holds only {result.fitting} of the {total} parameters of this '
-                f'model: it is of another architecture.\n{table}\n'
-                'Use the config it was trained with'
-            )
         training = isinstance(runner._train_loop, BaseLoop)
+        if not result.fitting:
+            raise CheckpointError(
+                f'{path} holds only 0 of the {total} parameters of this model: it is '
+                f'of another architecture.\n{table}\nUse the config it was trained '
+                "with; a backbone alone is loaded by the backbone's init_cfg="
+                "dict(type='Pretrained', checkpoint=...)"
+            )
         if training and not runner._resume:
             runner.logger.warning(
-                f'{path} fits this model only in part; what differs keeps its '
-                f'initial values:\n{table}'
+                f'{path} fits this model only in part ({result.fitting} of {total} '
+                f'parameters); what differs keeps its initial values:\n{table}'
             )
         elif needed or result.shapes or (result.left_over and runner._resume):
             use = 'resumed from' if training else 'tested'
             raise CheckpointError(
                 f'{path} does not fit this model and cannot be {use}:\n{table}\n'
-                'Use the config it was trained with'
-                + (', or load_from without resume to fine-tune' if training else '')
+                'Use the config it was trained with, or '
+                + ('load_from without resume to fine-tune' if training else MAY_LACK)
             )
         else:
             runner.logger.warning(f'{path} fits this model except for:\n{table}')
 
+    def _check_names(self, runner: Runner, trained: list[str]) -> None:
+        """Warn of names that a checkpoint knows in another order, or does not know."""
+        anew = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        for name in ('train', 'val', 'test'):
+            loop = getattr(runner, f'_{name}_loop', None)
+            if isinstance(loop, BaseLoop):
+                metainfo = getattr(loop.dataloader.dataset, 'metainfo', None)
+                tested = dataset_names(metainfo)
+                differ = other_names(trained, tested)
+                # New classes are what fine-tuning is for; another order is a mistake.
+                if differ and not (anew and sorted(trained) != sorted(tested)):
+                    runner.logger.warning(f'{runner._load_from} {differ}')
+                    return
+
 
 def check_classes(model: nn.Module, dataset: Any, field: str) -> None:
-    """Compare the classes of a data set with the head's.
+    """Compare the classes of each joined data set with those of the detector's heads.
 
     Args:
-        model: The detector, wrapped or not.
-        dataset: The data set; one without class names is not checked.
+        model: The detector, wrapped or not. One without classes of its own (an RPN, or
+            one that reads their names) is not checked.
+        dataset: The data set, wrapped or not; one without class names is not checked.
         field: The config field of its loader, for the message.
 
     Raises:
         ConfigError: If they differ. The message names both and the fields to change.
     """
-    classes = getattr(dataset, 'metainfo', {}).get('classes')
-    head = getattr(unwrapped(model), 'bbox_head', None)
-    number = getattr(head, 'num_classes', None)
+    detector = trained_detector(model)
+    if isinstance(detector, RPN) or hasattr(detector, 'language_model'):
+        return
+    classes = dataset_classes(dataset, f'{field}.dataset')
+    place = 'model' if detector is unwrapped(model) else 'model.detector'
+    roi_head = getattr(detector, 'roi_head', None)
+    heads = {
+        f'{place}.bbox_head': getattr(detector, 'bbox_head', None),
+        f'{place}.roi_head.bbox_head': getattr(roi_head, 'bbox_head', None),
+    }
+    for name, head in heads.items():
+        for stage in head if isinstance(head, nn.ModuleList) else [head]:
+            _check_number(getattr(stage, 'num_classes', None), name, classes, field)
+
+
+def _check_number(
+    number: Optional[int], head: str, classes: Optional[Sequence[str]], field: str
+) -> None:
+    """Compare the number of a head's classes with those of the data set."""
     if classes is None or number is None:
         return
-    if isinstance(classes, str):
-        raise ConfigError(
-            f'{field}.dataset.metainfo.classes={classes!r} is a string, not a tuple of '
-            f'names: with a single class, write classes=({classes!r},)'
-        )
     if number != len(classes):
         shown = ', '.join(classes[:5]) + (', …' if len(classes) > 5 else '')
         raise ConfigError(
-            f'model.bbox_head.num_classes={number}, but {field}.dataset has '
+            f'{head}.num_classes={number}, but {field}.dataset has '
             f'{len(classes)} classes ({shown}): set num_classes={len(classes)}, or '
             f"{field}.dataset.metainfo=dict(classes=(...)) to the head's {number} names"
-        )
-    ids = getattr(dataset, 'cat_ids', None)
-    if ids is not None and len(ids) != len(classes):
-        raise ConfigError(
-            f'{getattr(dataset, "ann_file", field)} knows only {len(ids)} of the '
-            f'{len(classes)} classes in {field}.dataset.metainfo.classes '
-            f'({", ".join(classes)}): use the names under "categories" in the file'
         )

@@ -6,13 +6,14 @@ from typing import Any, Optional
 
 import torch
 from mmdet.structures.bbox import get_box_tensor
-from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ...utils.errors import UserError
-from ..architecture import unwrapped
+from ..architecture import trained_detector, unwrapped
+from ..checkpoint import not_finite
+from .finite_weights import FiniteWeightsMixin
 
 
 class NonFiniteLossError(UserError, RuntimeError):
@@ -20,13 +21,15 @@ class NonFiniteLossError(UserError, RuntimeError):
 
 
 @HOOKS.register_module()
-class FiniteLossHook(Hook):
+class FiniteLossHook(FiniteWeightsMixin):
     """Raises :class:`NonFiniteLossError` when the loss is NaN or infinite.
 
     While the loss is finite this costs nothing: mmengine has already copied the loss
     to the host for its log, and the head's outputs are only referenced until the step
     is over. The step that failed has spoilt the weights in memory; the checkpoints on
-    disk are from before it.
+    disk are from before it. A gradient that is not finite under a finite loss is
+    noticed where its norm is logged (``optim_wrapper.clip_grad``), and when a
+    checkpoint is to be saved.
 
     A gradient scaler (``--amp``) skips steps whose gradients overflow and lowers the
     loss scale, without end if need be. The hook also raises when steps are still
@@ -47,7 +50,9 @@ class FiniteLossHook(Hook):
         self.patience: Any = patience
         self.bad_steps = self.skipped_steps = 0
         self._scale = inf
-        self._head = self._features = self._outputs = None  # type: Any
+        self._head: Any = None
+        # Inputs and outputs of the head in this step: several in semi-supervision.
+        self._passes: list[tuple[Any, Any]] = []
 
     def before_train(self, runner: Runner) -> None:
         """Watch the outputs of the detector's dense head; set the default patience."""
@@ -56,7 +61,7 @@ class FiniteLossHook(Hook):
             self._scale = scaler.get_scale()
         if self.patience is None:
             self.patience = 0 if scaler is None else 10
-        model = unwrapped(runner.model)
+        model = trained_detector(runner.model)
         # Of a single-stage detector, or the RPN of a two-stage one.
         self._head = getattr(model, 'bbox_head', getattr(model, 'rpn_head', None))
         if self._head is not None:
@@ -78,7 +83,8 @@ class FiniteLossHook(Hook):
         if isfinite(losses.get('loss', 0)):
             self.bad_steps = 0
             self._watch_scale(runner, data_batch)
-            self._features = self._outputs = None
+            self._watch_gradients(runner, data_batch)
+            self._passes.clear()
             return
         self.bad_steps += 1
         if self.bad_steps <= self.patience:
@@ -115,6 +121,22 @@ class FiniteLossHook(Hook):
                 "bfloat16 (optim_wrapper.dtype='bfloat16')",
             )
 
+    def _watch_gradients(self, runner: Runner, data_batch: Any) -> None:
+        """Raise if a gradient that was not finite has reached the weights."""
+        norm = runner.message_hub.log_scalars.get('train/grad_norm')
+        if norm is None or isfinite(norm.current()):
+            return
+        weights = dict(unwrapped(runner.model).named_parameters())
+        bad = next((n for n in not_finite(weights) if n not in self.constants), None)
+        if bad is not None:  # a scaler would have skipped the step
+            raise self._error(
+                runner,
+                data_batch,
+                f'grad_norm is {norm.current()}: {bad} now holds NaN or inf',
+                'the gradients overflowed by themselves',
+                'torch.autograd.set_detect_anomaly(True) to find the operation',
+            )
+
     def _error(
         self, runner: Runner, data_batch: Any, what: str, otherwise: str, remedy: str
     ) -> NonFiniteLossError:
@@ -124,59 +146,72 @@ class FiniteLossHook(Hook):
             origin = f'Where it comes from could not be determined ({error!r}).'
         return NonFiniteLossError(
             f'epoch {runner.epoch + 1}, iteration {runner.iter + 1}: {what}. {origin} '
-            f'Possible remedies: a smaller lr, a longer warm-up, {remedy}. The '
-            'checkpoints are from before this step: --resume goes on from the last one.'
+            f'Possible remedies: a smaller lr, a longer warm-up, {remedy}. No '
+            'checkpoint holds these weights: --resume goes on from the last one, if '
+            'there is one.'
         )
 
     def _keep(self, head: nn.Module, inputs: tuple, outputs: Any) -> None:
         if head.training:
-            self._features, self._outputs = inputs[0] if inputs else None, outputs
+            self._passes.append((inputs[0] if inputs else None, outputs))
 
     def _origin(self, data_batch: Any, otherwise: str) -> str:
         """Name the first tensor in the flow of data that isn't finite."""
         samples = (data_batch or {}).get('data_samples', [])
-        paths = [getattr(sample, 'img_path', None) for sample in samples]
-        for sample, path in zip(samples, paths):
-            if not get_box_tensor(sample.gt_instances.bboxes).isfinite().all():
+        branches = samples.values() if isinstance(samples, dict) else [samples]
+        loaded = [x for branch in branches for x in branch if x is not None]
+        paths = [getattr(sample, 'img_path', None) for sample in loaded]
+        for sample, path in zip(loaded, paths):
+            boxes = getattr(getattr(sample, 'gt_instances', None), 'bboxes', None)
+            if boxes is not None and not get_box_tensor(boxes).isfinite().all():
                 return f'A ground-truth box of {path} is not finite.'
         images = f'(images: {", ".join(map(str, paths))})'
-        if self._outputs is None:
+        if not self._passes:
             return f'No outputs of a dense head were recorded {images}.'
-        for what, tensor in self._tensors(self._head):
-            good = tensor.detach().isfinite().flatten(1).all(dim=1)
-            if not good.all():
-                image = int((~good).nonzero()[0])
-                path = paths[image] if image < len(paths) else None
-                return (
-                    f'The first tensor that is not finite: {what}, image {image} of '
-                    f'the batch ({path}).'
-                )
+        for number, (features, outputs) in enumerate(self._passes, start=1):
+            for what, tensor in self._tensors(features, outputs):
+                good = tensor.detach().isfinite().flatten(1).all(dim=1)
+                if not good.all():
+                    image = int((~good).nonzero()[0])
+                    path = paths[image] if image < len(paths) else None
+                    where = f'the batch ({path})'
+                    if len(self._passes) > 1:
+                        where = f'forward pass {number} {images}'
+                    return (
+                        f'The first tensor that is not finite: {what}, image {image} '
+                        f'of {where}.'
+                    )
         return (
-            f"The image features and the head's outputs are all finite: {otherwise} "
-            f'{images}.'
+            f'The image features and the outputs of {type(self._head).__name__} are '
+            f'all finite: {otherwise} {images}.'
         )
 
-    def _tensors(self, head: Any) -> Iterator[tuple[str, Tensor]]:
+    def _tensors(self, features: Any, outputs: Any) -> Iterator[tuple[str, Tensor]]:
         """Yield name and value of the head's inputs and outputs, (N, …) each."""
-        for what, levels in self._outputs_by_name(head):
-            for level, tensor in enumerate(() if levels is None else levels):
-                if torch.is_tensor(tensor):
-                    yield f'{what} level {level}', tensor
-
-    def _outputs_by_name(self, head: Any) -> Iterator[tuple[str, Any]]:
-        yield 'the features of', self._features
-        outputs = self._outputs
+        yield from _levels('the features of', features)
         if not isinstance(outputs, tuple) or len(outputs) < 2:
-            yield "the head's output,", outputs
+            yield from _levels("the head's output,", outputs)
             return
-        yield 'the classification output of', outputs[0]
-        if hasattr(head, 'split_preds'):
-            for stage, levels in enumerate(head.split_preds(outputs[1])):
-                yield f'the regression output of stage {stage},', levels
+        scores, boxes, *others = outputs
+        if hasattr(self._head, 'split_preds'):
+            stages = self._head.split_scores(scores)
+            for stage, levels in enumerate(stages):
+                of = 'of' if len(stages) == 1 else f'of stage {stage},'
+                yield from _levels(f'the classification output {of}', levels)
+            for stage, levels in enumerate(self._head.split_preds(boxes)):
+                yield from _levels(f'the regression output of stage {stage},', levels)
             # Where all stages are finite, only the additions' values are left.
-            names = ' and '.join(type(x).__name__ for x in head.additions)
-            yield f'the values of {names or "no addition"} of', outputs[1]
+            names = ' and '.join(type(x).__name__ for x in self._head.additions)
+            yield from _levels(f'the values of {names or "no addition"} of', boxes)
         else:
-            yield 'the regression output of', outputs[1]
-        for number, output in enumerate(outputs[2:], start=3):
-            yield f"the head's output number {number},", output
+            yield from _levels('the classification output of', scores)
+            yield from _levels('the regression output of', boxes)
+        for number, output in enumerate(others, start=3):
+            yield from _levels(f"the head's output number {number},", output)
+
+
+def _levels(what: str, levels: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield name and value of each level's tensor."""
+    for level, tensor in enumerate(() if levels is None else levels):
+        if torch.is_tensor(tensor):
+            yield f'{what} level {level}', tensor

@@ -15,13 +15,19 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
 from ...utils import atomic
-from ..checkpoint import CheckpointError, check_resumable, newest_good
+from ..checkpoint import (
+    CheckpointError,
+    SpoiltWeightsError,
+    check_resumable,
+    newest_good,
+)
+from .finite_weights import FiniteWeightsMixin
 
 MARKER = 'last_validation'
 
 
 @HOOKS.register_module()
-class SafeCheckpointHook(CheckpointHook):
+class SafeCheckpointHook(FiniteWeightsMixin, CheckpointHook):
     """mmengine's CheckpointHook, safe against kills, full disks and torn files.
 
     One line of a config turns it on, and all options stay::
@@ -35,6 +41,8 @@ class SafeCheckpointHook(CheckpointHook):
     * A validation that was interrupted by a kill is run again on resuming.
     * A second training in the same work folder is refused while the first one runs.
     * Resuming from a file that holds weights only is refused.
+    * Weights that are NaN or infinite are neither saved nor resumed from, except
+      constants that were so from the start.
     """
 
     file_backend: Any = None  # until training starts
@@ -46,6 +54,7 @@ class SafeCheckpointHook(CheckpointHook):
         Raises:
             CheckpointError: If there are checkpoints, but not one is good.
         """
+        super().before_run(runner)
         if not runner._resume or runner._load_from is not None:
             return
         path, problems = _from_main(lambda: self._choose(runner))
@@ -64,9 +73,10 @@ class SafeCheckpointHook(CheckpointHook):
             )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Refuse to resume from weights alone."""
+        """Refuse to resume from weights alone, or from spoilt ones."""
         if runner._resume:
-            check_resumable(checkpoint, runner._load_from or 'the checkpoint')
+            path = runner._load_from or 'the checkpoint'
+            check_resumable(checkpoint, path, self.constants)
 
     def before_train(self, runner: Runner) -> None:
         """Lock the folder, set up safe writing, and catch up on a validation."""
@@ -95,14 +105,27 @@ class SafeCheckpointHook(CheckpointHook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
         """Save the best checkpoint, then note that this validation is done."""
-        with self._delaying_removals():
+        with self._saving():
             super().after_val_epoch(runner, metrics)
         if is_main_process() and isinstance(runner._train_loop, BaseLoop):
             atomic.write(Path(runner.work_dir, MARKER), _position(runner).encode())
 
     def _save_checkpoint(self, runner: Runner) -> None:
-        with self._delaying_removals():
+        with self._saving():
             super()._save_checkpoint(runner)
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Save on the main rank; if the weights are spoilt, stop all ranks together."""
+        refused = None
+        try:
+            with self._delaying_removals():
+                yield
+        except SpoiltWeightsError as error:
+            refused = error
+        refused = _from_main(lambda: refused)
+        if refused is not None:
+            raise refused
 
     @contextlib.contextmanager
     def _delaying_removals(self) -> Iterator[None]:
@@ -162,7 +185,7 @@ class SafeCheckpointHook(CheckpointHook):
             if pattern.fullmatch(path.name) and path not in candidates
         ]
         candidates += sorted(others, key=lambda p: p.stat().st_mtime_ns, reverse=True)
-        path, bad = newest_good(candidates)
+        path, bad = newest_good(candidates, self.constants)
         return path, problems + bad
 
     def _folder(self, runner: Runner) -> Path:

@@ -5,10 +5,15 @@ from typing import Any, ClassVar
 from mmdet.models.dense_heads import (
     ATSSHead,
     DDODHead,
+    FreeAnchorRetinaHead,
+    FSAFHead,
     GFLHead,
+    PISARetinaHead,
     RPNHead,
+    YOLACTHead,
     YOLOFHead,
 )
+from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.utils import InstanceList
 from torch import Tensor, nn
@@ -25,6 +30,11 @@ CHAINING_PREDICT = (
 )
 # Heads whose own loss averages its normaliser over the processes.
 SYNCING_HEADS = (ATSSHead, DDODHead, GFLHead, YOLOFHead)
+# Heads whose own loss compares deltas, unless they decode for it.
+DELTA_HEADS = (
+    *(AnchorHead, RPNHead, FSAFHead, YOLACTHead),
+    *(PISARetinaHead, FreeAnchorRetinaHead),
+)
 
 
 class GenericStages(ConsistentMixin):
@@ -67,9 +77,16 @@ class GenericStages(ConsistentMixin):
 
     def base_syncs_normalizer(self) -> bool:
         """Return whether the base head's own loss averages over the processes."""
+        return self._loss_owner() in SYNCING_HEADS
+
+    def compares_deltas(self) -> bool:
+        """Return whether the base head's own code compares deltas, even by IoU."""
+        return super().compares_deltas() and self._loss_owner() in DELTA_HEADS
+
+    def _loss_owner(self) -> type:
+        """Return the class whose ``loss_by_feat`` the base head has."""
         kinds = self.base_class().__mro__
-        owner = next(kind for kind in kinds if 'loss_by_feat' in vars(kind))
-        return owner in SYNCING_HEADS
+        return next(kind for kind in kinds if 'loss_by_feat' in vars(kind))
 
     def uses_decoded_boxes(self) -> bool:
         """Return whether the box loss compares boxes: IoU losses always do."""

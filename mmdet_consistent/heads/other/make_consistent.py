@@ -13,6 +13,7 @@ from ..consistent_mixin import ConsistentMixin
 from ..retina_head import ConsistentRetinaHead
 from ..ssd_head import ConsistentSSDHead, SSDStages
 from . import named
+from .free_anchor import FreeAnchorStages
 from .generic import GenericStages
 from .gfl import DistributionStages
 from .yolact import YOLACTStages
@@ -22,6 +23,7 @@ FAMILIES = (
     (dense_heads.SSDHead, SSDStages),
     (dense_heads.GFLHead, DistributionStages),
     (dense_heads.YOLACTHead, YOLACTStages),
+    (dense_heads.FreeAnchorRetinaHead, FreeAnchorStages),
     (AnchorHead, GenericStages),
 )
 # mmdet's heads to their consistent versions.

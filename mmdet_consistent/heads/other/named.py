@@ -22,6 +22,7 @@ from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.registry import MODELS
 
 from ..ssd_head import SSDStages
+from .free_anchor import FreeAnchorStages
 from .generic import GenericStages
 from .gfl import DistributionStages
 from .yolact import YOLACTStages
@@ -43,7 +44,7 @@ class ConsistentRetinaSepBNHead(GenericStages, RetinaSepBNHead):
 
 
 @MODELS.register_module()
-class ConsistentFreeAnchorRetinaHead(GenericStages, FreeAnchorRetinaHead):
+class ConsistentFreeAnchorRetinaHead(FreeAnchorStages, FreeAnchorRetinaHead):
     """FreeAnchor's head under consistent optimization."""
 
 

@@ -23,7 +23,7 @@ from mmdet_consistent.heads.other.generic import GenericStages
 from mmdet_consistent.heads.other.gfl import DistributionStages
 from mmdet_consistent.heads.other.yolact import YOLACTStages
 from mmdet_consistent.heads.ssd_head import SSDStages
-from tests.support.builders import build_head, features, ground_truth, metas
+from tests.support.builders import build_head, features, ground_truth, losses_of, metas
 from tests.support.own_head import MyHead
 
 
@@ -56,7 +56,7 @@ def test_a_loss_without_a_reduction_trains_later_stages():
     loss = dict(loss_cls=dict(type='Bare'))
     MODELS.register_module(module=make_consistent(MyHead, ('my_deltas',)), force=True)
     head = build_head('ConsistentMyHead', **loss)
-    losses = head.loss_by_feat(*head(features()), ground_truth(), metas())
+    losses = losses_of(head)
     MODELS.module_dict.pop('Bare')
     assert losses['loss_cls_s1'].isfinite()
     assert losses['loss_cls_s1'] != 0

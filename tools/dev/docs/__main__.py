@@ -20,7 +20,7 @@ from tools.dev import ROOT, operators
 from tools.dev.study import fine_tuning
 from tools.dev.study.report import page_from_csv
 
-from . import gpu_page, metafile, model_zoo, readme
+from . import checks, gpu_page, metafile, model_zoo, readme
 from .blocks import with_block
 from .links import broken_links
 
@@ -30,6 +30,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     'README.md#study': readme.study_table,
     'configs/metafile.yml': metafile.metafile,
     'model-index.yml': metafile.model_index,
+    'docs/checks.md': checks.page,
     'docs/fine_tuning.md#fine_tuning': fine_tuning.render,
     'docs/model_zoo.md': model_zoo.page,
     'docs/results/gpu.md': gpu_page.page,
