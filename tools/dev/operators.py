@@ -307,10 +307,7 @@ masks; at a score threshold of 0). The control, where gradients differ by more t
 
 {
         markdown_table(
-            [
-                *'detector config losses gradients control detections'.split(),
-                'they differ by',
-            ],
+            header,
             detectors,
         )
     }
