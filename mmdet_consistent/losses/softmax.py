@@ -101,7 +101,9 @@ class _MinedSoftmaxLosses(torch.autograd.Function):
                 if is_channels_last(layout)
                 else torch.contiguous_format
             )
-            grad_level = torch.zeros_like(layout, device=x.device, memory_format=format)
+            grad_level = torch.empty(
+                layout.shape, dtype=layout.dtype, device=x.device, memory_format=format
+            ).zero_()  # torch 2.0's zeros_like leaves another device's memory as it is
             rows = class_rows(grad_level, channels)
             if ctx.select:  # mining leaves most rows without a gradient
                 row, place = torch.where((weights != 0).any(dim=0))

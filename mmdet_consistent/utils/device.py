@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 import torch
 from mmengine.logging import print_log
+from mmengine.utils import digit_version
 from torch import Tensor
 
 
@@ -45,21 +46,29 @@ def may_use_kernels(tensor: Tensor, select_rows: Optional[bool] = None) -> bool:
     return _has_kernels(tensor.device)
 
 
+def _missing_for_kernels(device: torch.device) -> str:
+    """Return why Triton cannot be used, or an empty text."""
+    if importlib.util.find_spec('triton') is None:
+        return 'Triton is not installed'
+    import triton
+
+    if digit_version(triton.__version__) < digit_version('3.0'):
+        return f'Triton {triton.__version__} is older than 3.0'
+    if torch.version.hip is None and torch.cuda.get_device_capability(device)[0] < 7:
+        return 'Triton needs compute capability 7.0'
+    try:
+        from triton.runtime import driver
+
+        driver.active.get_current_target()  # compiles Triton's launcher, in C
+    except Exception as error:
+        return f'Triton does not work: {error}'
+    return ''
+
+
 @cache
 def _has_kernels(device: torch.device) -> bool:
     """Return whether Triton supports a device, and log the choice once."""
-    missing = ''
-    if importlib.util.find_spec('triton') is None:
-        missing = 'Triton is not installed'
-    elif torch.version.hip is None and torch.cuda.get_device_capability(device)[0] < 7:
-        missing = 'Triton needs compute capability 7.0'
-    else:
-        from triton.runtime import driver
-
-        try:  # Triton compiles its launcher here
-            driver.active.get_current_target()
-        except Exception as error:
-            missing = f'Triton does not work: {error}'
+    missing = _missing_for_kernels(device)
     way = f'PyTorch operators ({missing})' if missing else 'Triton kernels'
     print_log(f'mmdet_consistent: head losses on {device} use {way}', 'current')
     return not missing

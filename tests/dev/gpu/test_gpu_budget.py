@@ -10,7 +10,7 @@ from tools.dev.benchmark.detectors import build_slim_head
 from tools.dev.gpu import budget as budget_module
 from tools.dev.gpu.budget import measure_budget
 
-pytest.importorskip('triton', reason='Triton has wheels for Linux alone')
+pytest.importorskip('triton', '3.0', reason='Triton 3 has wheels for Linux alone')
 
 # Launches, bytes moved and peak of a step with 8 images.
 LIMITS = {
