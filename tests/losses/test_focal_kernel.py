@@ -55,7 +55,8 @@ def test_focal_sums_equal_the_eager_losses(
     (ours, grad), (eager, wide) = both(logits, labels, weights, gamma, alpha)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours.double(), eager, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(grad.double(), wide, rtol=1e-5, atol=1e-9)
+    # The slopes of a cell that is positive for some sets alone nearly cancel.
+    torch.testing.assert_close(grad.double(), wide, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize('classes', [1, 2, 80, 1203])
