@@ -164,7 +164,7 @@ def test_data_sets_inside_of_wrappers_are_checked():
         joined(good, SimpleNamespace(dataset=bad)),
         SimpleNamespace(dataset=joined(bad), metainfo=good.metainfo),
     ):
-        with pytest.raises(ConfigError, match='has 1 classes|of other classes'):
+        with pytest.raises(ConfigError, match=r'has 1 classes|of other classes'):
             check_classes(Detector(3), wrapped, 'train_dataloader')
 
 
