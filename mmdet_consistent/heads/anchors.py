@@ -1,47 +1,119 @@
 """Prior anchors, kept from one training step to the next, and refined anchors."""
 
 import math
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Union
 
 import torch
+from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.task_modules.coders import BaseBBoxCoder
 from mmdet.models.task_modules.prior_generators import (
     AnchorGenerator,
     anchor_inside_flags,
 )
+from mmdet.structures.bbox import cat_boxes, get_box_tensor
 from torch import Tensor
 
 from ..task_modules.box_deltas import decode_boxes
 from ..utils.device import without_autocast
 
+if TYPE_CHECKING:
+    from mmdet.models.dense_heads.anchor_head import AnchorHead as Base
+else:
+    Base = object
 
-class ShapeCache:
-    """Results that depend on shapes alone, for the shapes used last.
+# What makes anchors plain: each depends on its cell alone.
+GRID_METHODS = ('grid_priors', 'single_level_grid_priors', 'valid_flags')
+
+
+class AnchorGrids:
+    """Anchors of the largest feature maps so far; those of smaller maps are a part.
 
     A copy starts empty: an averaged or saved model has no use for them.
-
-    Args:
-        capacity: Number of results kept.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._results: dict[Hashable, Any] = {}
+    def __init__(self) -> None:
+        self._grids: dict[Hashable, list[Tensor]] = {}
 
-    def get(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """Return the result kept for ``key``, or compute and keep it."""
-        result = self._results.pop(key) if key in self._results else compute()
-        if len(self._results) >= self.capacity:
-            del self._results[next(iter(self._results))]
-        self._results[key] = result  # the last of the dict is the one used last
-        return result
+    def levels(
+        self,
+        generator: AnchorGenerator,
+        sizes: Sequence[tuple],
+        device: Union[torch.device, str],
+    ) -> list[Tensor]:
+        """Return the anchors of each level, (HWA, 4), float32, xyxy in pixels."""
+        key = (str(device), torch.is_inference_mode_enabled())
+        grids = self._grids.get(key)
+        known = [(0, 0)] * len(sizes) if grids is None else [g.shape[:2] for g in grids]
+        largest = [(max(h, i), max(w, j)) for (h, w), (i, j) in zip(sizes, known)]
+        if grids is None or largest != [tuple(size) for size in known]:
+            levels = generator.grid_priors(largest, device=device)
+            grids = [x.view(*size, -1, 4) for x, size in zip(levels, largest)]
+            self._grids[key] = grids
+        return [grid[:h, :w].reshape(-1, 4) for grid, (h, w) in zip(grids, sizes)]
 
-    def __deepcopy__(self, memo: dict) -> 'ShapeCache':
-        return ShapeCache(self.capacity)
+    def __deepcopy__(self, memo: dict) -> 'AnchorGrids':
+        return AnchorGrids()
 
     def __reduce__(self) -> tuple:
-        return ShapeCache, (self.capacity,)
+        return AnchorGrids, ()
+
+
+class PriorAnchors(Base):
+    """The prior anchors A⁰ of a consistent head."""
+
+    def has_plain_anchors(self) -> bool:
+        """Return whether anchors are mmdet's plain ones, which shapes alone decide."""
+        own, plain = type(self.prior_generator), AnchorGenerator
+        return (
+            self.base_class().get_anchors is AnchorHead.get_anchors
+            and issubclass(own, plain)
+            and all(getattr(own, m) is getattr(plain, m) for m in GRID_METHODS)
+            and not getattr(self.prior_generator, 'use_box_type', False)
+        )
+
+    def get_anchors(
+        self,
+        featmap_sizes: Sequence[tuple],
+        batch_img_metas: list[dict],
+        device: Union[torch.device, str] = 'cuda',
+    ) -> tuple[list, list]:
+        """Return the base head's anchors and valid flags; plain anchors are kept."""
+        if not self.has_plain_anchors():
+            return super().get_anchors(featmap_sizes, batch_img_metas, device=device)
+        anchors = self._plain_anchors(featmap_sizes, device)
+        flags = [
+            self.prior_generator.valid_flags(featmap_sizes, meta['pad_shape'], device)
+            for meta in batch_img_metas
+        ]
+        # Each image gets a list of its own: some heads write into it.
+        return [list(anchors) for _ in flags], flags
+
+    def _plain_anchors(
+        self, sizes: Sequence[tuple], device: Union[torch.device, str]
+    ) -> list[Tensor]:
+        grids = self.__dict__.setdefault('_anchor_grids', AnchorGrids())
+        return grids.levels(self.prior_generator, sizes, device)
+
+    def prior_anchors(
+        self, cls_scores: list[Tensor], batch_img_metas: list[dict]
+    ) -> tuple[Tensor, Tensor]:
+        """Return A⁰, (1, A, 4) float32, xyxy in pixels, and the valid anchors, (N, A).
+
+        Raises:
+            ValueError: If an image has no anchor inside it.
+        """
+        sizes = [tuple(scores.shape[-2:]) for scores in cls_scores]
+        device = cls_scores[0].device
+        if self.has_plain_anchors():
+            anchors = self._plain_anchors(sizes, device)
+            flags = padding_flags(self.prior_generator, sizes, batch_img_metas, device)
+        else:
+            images, levels = self.get_anchors(sizes, batch_img_metas, device=device)
+            anchors, flags = images[0], torch.stack([torch.cat(x) for x in levels])
+        boxes = get_box_tensor(cat_boxes(anchors)).float()
+        border = self.train_cfg['allowed_border']
+        return boxes[None], inside_flags(boxes, flags, batch_img_metas, border)
 
 
 def padding_flags(

@@ -4,13 +4,12 @@ import inspect
 from collections.abc import Sequence
 from functools import partial
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 from mmdet.models.dense_heads.anchor_head import AnchorHead
-from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmdet.registry import TASK_UTILS
-from mmdet.structures.bbox import cat_boxes, get_box_tensor
+from mmdet.structures.bbox import get_box_tensor
 from mmdet.utils import InstanceList
 from mmengine.model import PretrainedInit
 from mmengine.registry import WEIGHT_INITIALIZERS
@@ -21,7 +20,7 @@ from ..task_modules import ChainedBBoxCoder, SecondPassAssigner, rule_of
 from ..utils.configs import resolve
 from ..utils.device import may_select_rows
 from .addition import Addition
-from .anchors import ShapeCache, inside_flags, padding_flags
+from .anchors import PriorAnchors
 from .box_loss import IOU_LOSSES, BoxLoss
 from .box_output import (
     StagedConv2d,
@@ -36,13 +35,8 @@ from .options import default_assigners, one_per_stage
 from .stage import Stage, build_assigner, loss_of_later_stage
 from .targets import StageTargets
 
-if TYPE_CHECKING:
-    from mmdet.models.dense_heads.anchor_head import AnchorHead as Base
-else:
-    Base = object
 
-
-class ConsistentBase(Base):
+class ConsistentBase(PriorAnchors):
     """Parts of :class:`ConsistentMixin` that are no part of the method.
 
     A detector's own class overrides what differs from :class:`AnchorHead`:
@@ -242,68 +236,6 @@ class ConsistentBase(Base):
         waits |= not self.first_stage.is_fused
         waits |= any(rule_of(stage.assigner) is None for stage in self.stages)
         return with_area(instances) if waits else instances
-
-    # ------------------------------------------------------------------- anchors
-
-    def has_plain_anchors(self) -> bool:
-        """Return whether anchors depend on shapes alone, in mmdet's plain way."""
-        generator = type(self.prior_generator)
-        return (
-            self.base_class().get_anchors is AnchorHead.get_anchors
-            and getattr(generator, 'valid_flags', None) is AnchorGenerator.valid_flags
-        )
-
-    def get_anchors(
-        self,
-        featmap_sizes: Sequence[tuple],
-        batch_img_metas: list[dict],
-        device: Union[torch.device, str] = 'cuda',
-    ) -> tuple[list, list]:
-        """Return the base head's anchors and valid flags.
-
-        Plain anchors are shared by the images of a batch, and kept for later batches of
-        the same size.
-        """
-        if not self.has_plain_anchors():
-            return super().get_anchors(featmap_sizes, batch_img_metas, device=device)
-        anchors = self._kept_anchors(featmap_sizes, device)
-        flags = [
-            self.prior_generator.valid_flags(featmap_sizes, meta['pad_shape'], device)
-            for meta in batch_img_metas
-        ]
-        # Each image gets a list of its own: some heads write into it.
-        return [list(anchors) for _ in flags], flags
-
-    def _kept_anchors(
-        self, sizes: Sequence[tuple], device: Union[torch.device, str]
-    ) -> list:
-        """Return the plain anchors of each level, as kept or newly computed."""
-        cache = self.__dict__.setdefault('_anchor_cache', ShapeCache(64))
-        mode = torch.is_inference_mode_enabled()
-        return cache.get(
-            (*map(tuple, sizes), str(device), mode),
-            lambda: self.prior_generator.grid_priors(sizes, device=device),
-        )
-
-    def prior_anchors(
-        self, cls_scores: list[Tensor], batch_img_metas: list[dict]
-    ) -> tuple[Tensor, Tensor]:
-        """Return A⁰, (1, A, 4) float32, xyxy in pixels, and the valid anchors, (N, A).
-
-        Raises:
-            ValueError: If an image has no anchor inside it.
-        """
-        sizes = [tuple(scores.shape[-2:]) for scores in cls_scores]
-        device = cls_scores[0].device
-        if self.has_plain_anchors():
-            anchors = self._kept_anchors(sizes, device)
-            flags = padding_flags(self.prior_generator, sizes, batch_img_metas, device)
-        else:
-            images, levels = self.get_anchors(sizes, batch_img_metas, device=device)
-            anchors, flags = images[0], torch.stack([torch.cat(x) for x in levels])
-        boxes = get_box_tensor(cat_boxes(anchors)).float()
-        border = self.train_cfg['allowed_border']
-        return boxes[None], inside_flags(boxes, flags, batch_img_metas, border)
 
     # ------------------------------------------------------------------- outputs
 

@@ -1,5 +1,6 @@
 import copy
 import pickle
+import random
 
 import pytest
 import torch
@@ -10,50 +11,83 @@ from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 
 from mmdet_consistent.heads import make_consistent
-from mmdet_consistent.heads.anchors import ShapeCache
+from mmdet_consistent.heads.anchors import AnchorGrids
 from tests.support.builders import build_head, metas
 from tests.support.ssd_builders import build_ssd_head
 
 SIZES = [(8, 8), (4, 4), (2, 2)]
 
 
-def test_shape_cache_keeps_the_results_computed_last():
-    cache, computed = ShapeCache(capacity=2), []
+def count_grids(head):
+    """Count how often a head's anchors are generated."""
+    calls, generate = [], head.prior_generator.grid_priors
 
-    def get(key):
-        return cache.get(key, lambda: computed.append(key) or key)
-
-    assert [get(key) for key in 'abab'] == ['a', 'b', 'a', 'b']
-    get('c')
-    get('b')
-    assert computed == ['a', 'b', 'c']
-    get('a')  # used before b was used again
-    assert computed == ['a', 'b', 'c', 'a']
-    get('b')
-    assert computed == ['a', 'b', 'c', 'a']
-
-
-def test_shape_cache_copies_start_empty():
-    cache = ShapeCache(capacity=3)
-    cache.get('a', lambda: 1)
-    for other in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
-        assert other.capacity == 3
-        assert other.get('a', lambda: 2) == 2
-
-
-def test_get_anchors_generates_anchors_once_for_differently_padded_images():
-    head, calls = build_head(), []
-    generate = head.prior_generator.grid_priors
-
-    def count(*args, **kwargs):
+    def counted(*args, **kwargs):
         calls.append(args)
         return generate(*args, **kwargs)
 
-    head.prior_generator.grid_priors = count
+    head.prior_generator.grid_priors = counted
+    return calls
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    maps=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1),
+    build=st.sampled_from([build_head, build_ssd_head]),
+)
+def test_get_anchors_of_any_sequence_of_sizes_equals_the_base_head(maps, build):
+    head = build()
+    count = head.prior_generator.num_levels
+    for height, width in maps:
+        sizes = [(height + i % 2, width) for i in range(count)]
+        img_metas = [dict(pad_shape=(40, 70)), dict(pad_shape=(150, 90))]
+        actual = head.get_anchors(sizes, img_metas, device='cpu')
+        expected = AnchorHead.get_anchors(head, sizes, img_metas, device='cpu')
+        for ours, theirs in zip(actual, expected):
+            for image_ours, image_theirs in zip(ours, theirs):
+                for a, b in zip(image_ours, image_theirs):
+                    assert torch.equal(a, b)
+
+
+def test_get_anchors_generates_anchors_only_for_maps_larger_than_before():
+    head = build_head()
+    calls = count_grids(head)
     for shapes in ([(128, 128), (64, 128)], [(64, 128), (96, 128)]):
         img_metas = [dict(meta, pad_shape=s) for meta, s in zip(metas(), shapes)]
         head.get_anchors(SIZES, img_metas, device='cpu')
     assert len(calls) == 1
+    for size in ((3, 8), (8, 3), (9, 2), (2, 9), (9, 9)):
+        head.get_anchors([size] * 3, metas(), device='cpu')
+    # (3, 8) is larger than some level's map; (9, 2) and (2, 9) are higher and wider.
+    assert len(calls) == 1 + 4
+
+
+def test_anchors_of_varied_photos_are_rarely_generated():
+    """Photos of varied shapes, resized as for COCO and padded to one size."""
+    head, generator = build_head(), random.Random(0)
+    calls = count_grids(head)
+    common = [(480, 640), (640, 427), (500, 375)]
+    for _ in range(500):
+        photos = generator.choices(common, k=7)
+        photos.append((generator.randint(200, 640), generator.randint(200, 640)))
+        scales = [min(1333 / max(sides), 800 / min(sides)) for sides in photos]
+        height, width = (
+            max(int(sides[axis] * s) for sides, s in zip(photos, scales))
+            for axis in (0, 1)
+        )
+        sizes = [(-(-height // s), -(-width // s)) for s in (16, 32, 64)]
+        head.get_anchors(sizes, metas(), device='cpu')
+    assert len(calls) <= 0.05 * 500
+
+
+@pytest.mark.parametrize(
+    'copied', [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+)
+def test_copies_of_a_head_hold_no_anchors(copied):
+    grids = AnchorGrids()
+    grids.levels(build_head().prior_generator, SIZES, 'cpu')
+    assert vars(grids)['_grids']
+    assert not vars(copied(grids))['_grids']
 
 
 @pytest.mark.parametrize('build', [build_head, build_ssd_head])
@@ -94,22 +128,6 @@ def test_prior_anchors_are_those_of_a_base_head_that_makes_its_own():
     boxes, plain_flags = plain.prior_anchors(scores, metas())
     assert torch.equal(shifted, boxes + 3)
     assert torch.equal(flags, plain_flags)
-
-
-def test_get_anchors_equals_the_base_head_and_reuses_its_tensors():
-    head, base = build_head(), build_head('RetinaHead')
-    first = head.get_anchors(SIZES, metas(), device='cpu')
-    again = head.get_anchors(SIZES, metas(), device='cpu')
-    assert all(a is b for a, b in zip(first[0][0], again[0][0]))
-    smaller = metas()
-    smaller[1]['pad_shape'] = (64, 128)
-    for img_metas in (metas(), smaller):
-        actual = head.get_anchors(SIZES, img_metas, device='cpu')
-        expected = base.get_anchors(SIZES, img_metas, device='cpu')
-        for ours, theirs in zip(actual, expected):
-            for image_ours, image_theirs in zip(ours, theirs):
-                for a, b in zip(image_ours, image_theirs):
-                    assert torch.equal(a, b)
 
 
 def test_get_anchors_keeps_separate_anchors_per_device():
