@@ -111,6 +111,11 @@ class ConsistentBase(PriorAnchors):
         """Return whether the base head's ``get_targets`` is ``AnchorHead``'s."""
         return self.base_class().get_targets is AnchorHead.get_targets
 
+    def default_normalizer(self) -> str:
+        """Return the default of ``cls_normalizer``: Eq. 1's where it is known."""
+        shared = self.has_plain_targets() and not self.variant.has_separate_towers
+        return 'first' if shared else 'stage'
+
     def base_syncs_normalizer(self) -> bool:
         """Return whether the base head averages its normaliser over the processes."""
         return False

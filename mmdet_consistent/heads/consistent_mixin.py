@@ -8,8 +8,8 @@ regression output t¹ starts from A¹:
     L_cls = Σ_k w_k · L_cls(c, labels of Aᵏ) / N                    (Eq. 1)
     L_reg = Σ_k L_reg(tᵏ, targets of Aᵏ) / N_k                       (Eq. 2)
 
-N is the first stage's number of positives, as in the paper, or each stage's own N_k
-(``cls_normalizer``). Aᵏ is detached: no gradient flows through a decode. Inference
+N is the first stage's number of positives, as in the paper, or else each stage's own
+N_k (``cls_normalizer``). Aᵏ is detached: no gradient flows through a decode. Inference
 chains the decodes and leaves the scores alone. ``tests/reference/consistent.py`` states
 the same in plain loops.
 
@@ -65,6 +65,8 @@ class ConsistentMixin(ConsistentBase):
             all, or a list. Default: the base head's.
         cls_normalizer: ``'first'``: divide the loss under each label set by the first
             stage's number of positives (Eq. 1 to the letter); ``'stage'``: by its own.
+            Default: ``'first'``, but ``'stage'`` for a cascade's separate outputs and
+            for a base head that does not tell its normaliser.
         sync_normalizer: Average the normalisers over the processes, so that N processes
             train as one with N times the batch. Default: as the base head does; mmdet's
             RetinaNet and SSD heads do not.
@@ -85,7 +87,7 @@ class ConsistentMixin(ConsistentBase):
         stage_loss_weights: Optional[Sequence[float]] = None,
         stage_assigners: Union[dict, Sequence[dict], None] = None,
         stage_bbox_coders: Union[dict, Sequence[dict], None] = None,
-        cls_normalizer: str = 'stage',
+        cls_normalizer: Optional[str] = None,
         sync_normalizer: bool = False,
         variant: Union[str, dict] = 'consistent',
         additions: Sequence[dict] = (),
@@ -97,7 +99,7 @@ class ConsistentMixin(ConsistentBase):
         super().__init__(*args, **kwargs)
         self.label_stages, self.reg_stages = options.label_stages, options.reg_stages
         self.variant = options.variant
-        self.cls_normalizer = cls_normalizer
+        self.cls_normalizer = cls_normalizer or self.default_normalizer()
         self.sync_normalizer = sync_normalizer or self.base_syncs_normalizer()
         self.build_stages(options.loss_weights, stage_bbox_coders, stage_assigners)
         self.build_additions(additions)

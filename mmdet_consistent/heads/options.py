@@ -28,7 +28,7 @@ class StageOptions(NamedTuple):
         label_stages: Optional[int],
         reg_stages: Optional[int],
         stage_loss_weights: Optional[Sequence[float]],
-        cls_normalizer: str,
+        cls_normalizer: Optional[str],
         variant: Union[str, dict],
     ) -> 'StageOptions':
         """Fill in the defaults and refuse impossible stages.
@@ -60,7 +60,7 @@ class StageOptions(NamedTuple):
                 f'at least {label_stages - 1}, or label_stages to at most '
                 f'{reg_stages + 1}'
             )
-        if cls_normalizer not in ('stage', 'first'):
+        if cls_normalizer not in ('stage', 'first', None):
             raise ValueError(
                 "cls_normalizer must be 'stage' (each label set's own positives) or "
                 f"'first' (the first stage's for all), got {cls_normalizer!r}"

@@ -1,6 +1,6 @@
 """Later stages for an arbitrary anchor-based head."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Optional
 
 from mmdet.models.dense_heads import (
     ATSSHead,
@@ -55,7 +55,7 @@ class GenericStages(ConsistentMixin):
     )
 
     def __init__(
-        self, *args: Any, cls_normalizer: str = 'stage', **kwargs: Any
+        self, *args: Any, cls_normalizer: Optional[str] = None, **kwargs: Any
     ) -> None:
         super().__init__(*args, cls_normalizer=cls_normalizer, **kwargs)
         if cls_normalizer == 'first' and not self.has_plain_targets():

@@ -7,12 +7,12 @@ from tools.dev.study.report import read_csv, signed
 
 # (title in the README, table of the study, row), gains first.
 TABLES = (
-    ('RetinaNet, crowds of shapes', 'table1_occlusion', 'consistent'),
-    ('… with two additions', 'additions_occlusion', 'aligned_confident'),
-    ('SSD, crowds of shapes', 'table5_occlusion', 'consistent'),
-    ('RetinaNet, blood cells', 'table1_bccd', 'consistent'),
-    ('… with two additions', 'additions_bccd', 'aligned_confident'),
-    ('SSD, blood cells', 'table5_bccd', 'consistent'),
+    ('RetinaNet, crowds of shapes', 'normalizer_occlusion', 'first_normalizer'),
+    ('… with two additions (`stage`)', 'additions_occlusion', 'aligned_confident'),
+    ('SSD, crowds of shapes', 'normalizer_ssd_occlusion', 'first_normalizer'),
+    ('RetinaNet, blood cells', 'normalizer_bccd', 'first_normalizer'),
+    ('… with two additions (`stage`)', 'additions_bccd', 'aligned_confident'),
+    ('SSD, blood cells', 'normalizer_ssd_bccd', 'first_normalizer'),
 )
 
 
