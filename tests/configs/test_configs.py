@@ -115,7 +115,8 @@ def check_head(head, settings):
         settings['label_stages'],
         settings['reg_stages'],
     )
-    thresholds = [[a.pos_iou_thr, a.neg_iou_thr] for a in head.stage_assigners]
+    assigners = [stage.assigner for stage in head.stages[1:]]
+    thresholds = [[a.pos_iou_thr, a.neg_iou_thr] for a in assigners]
     assert thresholds == settings['thresholds']
     assert list(head.stage_loss_weights) == [1.0] * settings['label_stages']
 

@@ -92,6 +92,7 @@ class FiniteLossHook(FiniteWeightsMixin):
                 f'the loss is {losses["loss"]}, {self.bad_steps} times in a row '
                 f'(patience: {self.patience})'
             )
+            self._passes.clear()
             return
         bad = [f'{n} is {value}' for n, value in losses.items() if not isfinite(value)]
         raise self._error(
