@@ -108,8 +108,11 @@ class ConsistentBase(PriorAnchors):
         return plain and not self.reg_decoded_bbox
 
     def has_plain_targets(self) -> bool:
-        """Return whether the base head's ``get_targets`` is ``AnchorHead``'s."""
-        return self.base_class().get_targets is AnchorHead.get_targets
+        """Return whether the base head's loss uses ``AnchorHead``'s ``get_targets``."""
+        base = self.base_class()
+        called = base.loss_by_feat.__code__.co_names  # (by itself, or by super's)
+        uses_targets = 'get_targets' in called or 'loss_by_feat' in called
+        return uses_targets and base.get_targets is AnchorHead.get_targets
 
     def default_normalizer(self) -> str:
         """Return the default of ``cls_normalizer``: Eq. 1's where it is known."""

@@ -47,7 +47,7 @@ def targets_of(head, outputs):
     which=st.sampled_from(['final', 'next']),
 )
 def test_quality_losses_equal_the_naive_reference(seed, boxes, stages, spread, which):
-    head = build(which, stages, train_cfg=SIMPLE)
+    head = build(which, stages, train_cfg=SIMPLE, cls_normalizer='stage')
     thresholds = [(0.5, 0.4), (0.6, 0.5), (0.7, 0.6)][: stages[0]]
     labels_equal_the_reference(
         head, seed, boxes, spread, thresholds, first=0, quality=which

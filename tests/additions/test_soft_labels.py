@@ -49,6 +49,7 @@ def test_soft_label_losses_equal_the_naive_reference(
     later = stages[0] - 1
     high = [0.7, 0.9][:later]
     head = build(kind, low, stages, (0.5, 0.45), high=high, floor=floor)
+    head.cls_normalizer = 'stage'
     ssd = dict(ssd=((0.1, 0.1, 0.2, 0.2), 3)) if kind == 'ssd' else {}
     labels_equal_the_reference(
         head,
@@ -118,6 +119,7 @@ def test_cls_normalizer_first_ignores_soft_weights(normalizer):
 def test_samplers_normaliser_shrinks_by_the_lost_weight():
     head = build_head(
         additions=[dict(type='SoftLabels', low=0.0, high=1.0)],
+        cls_normalizer='stage',
         stage_assigners=thresholds(0.5, 0.5),
         **SAMPLING,
     )

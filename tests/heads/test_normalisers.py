@@ -41,7 +41,7 @@ def test_normalisers_stay_local_by_default(options, monkeypatch):
 
 
 def test_sync_normalizer_averages_all_normalisers_in_one_exchange(monkeypatch):
-    head = build_head(sync_normalizer=True)
+    head = build_head(cls_normalizer='stage', sync_normalizer=True)
     alone = losses_of(head)
     others = [1001.0, 2002.0, 3003.0, 4004.0]
     shared, [own] = losses_beside(monkeypatch, head, others)
@@ -64,7 +64,9 @@ def test_sync_normalizer_averages_the_first_normaliser_for_all_labels(monkeypatc
 
 
 def test_sync_normalizer_averages_the_base_heads_normaliser(monkeypatch):
-    head = build_head(sync_normalizer=True, **SAMPLING)  # the base head's stage 0
+    # The base head computes stage 0.
+    options = dict(SAMPLING, cls_normalizer='stage', sync_normalizer=True)
+    head = build_head(**options)
     torch.manual_seed(0)
     alone = losses_of(copy.deepcopy(head))
     torch.manual_seed(0)
@@ -83,7 +85,7 @@ def test_sync_normalizer_averages_the_base_heads_normaliser(monkeypatch):
 
 @pytest.mark.parametrize('mean', [0.0, 1.5])
 def test_synced_normaliser_is_never_below_one(monkeypatch, mean):
-    head = build_head(sync_normalizer=True)
+    head = build_head(cls_normalizer='stage', sync_normalizer=True)
     alone = losses_of(head)
     monkeypatch.setattr(first_stage, 'get_world_size', lambda: 3)
     monkeypatch.setattr(first_stage, 'reduce_mean', lambda own: 0 * own + mean)

@@ -334,8 +334,10 @@ def test_stage_loss_weights_scale_their_label_sets(weights, name):
 def test_cls_normalizer_first_divides_all_label_sets_by_first_positives(name):
     """Softmax: there the base head's own code counts the first stage."""
     options = SETTINGS[name]
-    own = losses_of(build_head(**options), ground_truth())
-    first = losses_of(build_head(cls_normalizer='first', **options), ground_truth())
+    own = losses_of(build_head(cls_normalizer='stage', **options), ground_truth())
+    head = build_head(**options)
+    assert head.cls_normalizer == 'first'  # the default
+    first = losses_of(head, ground_truth())
     # The second image has no ground truth; mmdet counts it as one positive.
     ratio = (own['num_pos_s1'] + 1) / (own['num_pos'] + 1)
     torch.testing.assert_close(

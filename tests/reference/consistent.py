@@ -116,8 +116,10 @@ def later_stage_losses(logits, deltas, anchors, usable, gts, labels, ignores, op
         usable: For each image A booleans.
         gts, labels, ignores: Lists for each image.
         options: thresholds [(pos, neg), ...], weights, label_stages, reg_stages,
-            ignore_iof_thr; and ssd (ratio, beta, stds) where the loss is SSD's:
-            softmax over C with background last, negatives mined image by image.
+            ignore_iof_thr; first_normaliser, the first stage's number of positives by
+            which Eq. 1 divides, or None for each stage's own; and ssd (ratio, beta,
+            stds) where the loss is SSD's: softmax over C with background last,
+            negatives mined image by image.
 
     Returns:
         Dictionary of scalar tensors, named as the head names them.
@@ -173,7 +175,8 @@ def later_stage_losses(logits, deltas, anchors, usable, gts, labels, ignores, op
         losses[f'num_pos_s{stage}'] = num_pos
         if stage < options['label_stages'] and options['weights'][stage] != 0:
             weight = options['weights'][stage]
-            losses[f'loss_cls_s{stage}'] = weight * cls_loss / normaliser
+            shared = options['first_normaliser'] or normaliser
+            losses[f'loss_cls_s{stage}'] = weight * cls_loss / shared
         if stage < options['reg_stages']:
             losses[f'loss_bbox_s{stage}'] = reg_loss / normaliser
     return losses

@@ -1,6 +1,7 @@
 """A head's later stages held against tests/reference, losses and gradients."""
 
 import torch
+from mmengine.structures import InstanceData
 
 from tests.reference import consistent as reference
 from tests.support.builders import as_scalars, instances, metas, total_loss
@@ -25,6 +26,20 @@ def is_inside(box, border):
     x1, y1, x2, y2 = box
     inside = min(x1, y1) >= -border and max(x2, y2) < 128 + border
     return border < 0 or inside
+
+
+def first_normaliser(head, anchors, usable, boxes, ignores):
+    """Number of positives by mmdet's own assigner, at least 1 per image, added up."""
+    priors = torch.tensor([a for a, u in zip(anchors, usable) if u]).reshape(-1, 4)
+    count = 0
+    for gts, regions in zip(boxes, ignores):
+        result = head.stages[0].assigner.assign(
+            InstanceData(priors=priors),
+            instances(gts, [0] * len(gts)),
+            instances(regions, [0] * len(regions)),
+        )
+        count += max(1, int((result.gt_inds > 0).sum()))
+    return count
 
 
 def equals_the_naive_reference(head, seed, boxes, ignores, spread, **options):
@@ -79,6 +94,11 @@ def equals_the_naive_reference(head, seed, boxes, ignores, spread, **options):
             label_stages=head.label_stages,
             reg_stages=stages,
             thresholds=[(0.6, 0.5), (0.7, 0.6)],
+            first_normaliser=(
+                first_normaliser(head, anchors, usable, boxes, ignores)
+                if head.cls_normalizer == 'first'
+                else None
+            ),
             **options,
         ),
     )
