@@ -14,7 +14,7 @@ from mmdet.models.task_modules.prior_generators import (
 from mmdet.structures.bbox import cat_boxes, get_box_tensor
 from torch import Tensor
 
-from ..task_modules.box_deltas import decode_boxes
+from ..task_modules.box_deltas import decode_boxes, from_planes, to_planes
 from ..utils.device import without_autocast
 
 if TYPE_CHECKING:
@@ -213,5 +213,5 @@ def refine_boxes(
     area = width * (y2 - y1)
     # False for a NaN, too.
     has_area = (width > 0) & (area > 0) & (area < float('inf'))
-    planes = torch.where(has_area, refined.movedim(-1, 0), boxes.movedim(-1, 0))
-    return planes.movedim(0, -1), valid & has_area
+    planes = torch.where(has_area, to_planes(refined), to_planes(boxes))
+    return from_planes(planes), valid & has_area

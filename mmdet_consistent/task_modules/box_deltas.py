@@ -21,6 +21,16 @@ class _Scale(NamedTuple):
     stds: tuple[float, float]
 
 
+def to_planes(boxes: Tensor) -> Tensor:
+    """View (..., 4) as (4, ...). ONNX has no negative dimensions."""
+    return boxes.movedim(boxes.dim() - 1, 0)
+
+
+def from_planes(planes: Tensor) -> Tensor:
+    """View (4, ...) as (..., 4)."""
+    return planes.movedim(0, planes.dim() - 1)
+
+
 def decode_boxes(coder: BaseBBoxCoder, boxes: Tensor, deltas: Tensor) -> Tensor:
     """Move boxes by their deltas, as ``coder.decode`` does; not clipped.
 
@@ -38,7 +48,7 @@ def decode_boxes(coder: BaseBBoxCoder, boxes: Tensor, deltas: Tensor) -> Tensor:
         decoded = coder.decode(boxes, deltas.reshape(-1, 4))
         return get_box_tensor(decoded).view_as(deltas)
     centre, size = _centre_and_size(boxes)
-    planes = deltas.movedim(-1, 0)
+    planes = to_planes(deltas)
     shift, growth = (
         part if (mean, std) == (0, 1) else part * std + mean
         for part, mean, std in zip((planes[:2], planes[2:]), *scale)
@@ -46,7 +56,7 @@ def decode_boxes(coder: BaseBBoxCoder, boxes: Tensor, deltas: Tensor) -> Tensor:
     limit = abs(math.log(16 / 1000))  # mmdet's `wh_ratio_clip`
     centre = centre + size * shift
     half = size * growth.clamp(-limit, limit).exp_() * 0.5
-    return torch.cat([centre - half, centre + half]).movedim(0, -1)
+    return from_planes(torch.cat([centre - half, centre + half]))
 
 
 def encode_boxes(coder: BaseBBoxCoder, boxes: Tensor, gt_bboxes: Tensor) -> Tensor:
@@ -70,12 +80,12 @@ def encode_boxes(coder: BaseBBoxCoder, boxes: Tensor, gt_bboxes: Tensor) -> Tens
         part if (mean, std) == (0, 1) else (part - mean) / std
         for part, mean, std in zip(parts, *scale)
     ]
-    return torch.cat(deltas).movedim(0, -1)
+    return from_planes(torch.cat(deltas))
 
 
 def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Return (2, ...) each: x and y of the centre, width and height."""
-    planes = boxes.movedim(-1, 0)
+    planes = to_planes(boxes)
     low, high = planes[:2], planes[2:]
     return (low + high) * 0.5, high - low
 
