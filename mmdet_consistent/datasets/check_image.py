@@ -25,7 +25,7 @@ Size = tuple[float, float]
 
 
 class Loading(NamedTuple):
-    """How a pipeline loads its images.
+    """Settings by which a pipeline loads its images.
 
     Attributes:
         backend_args: mmengine's storage backend; None: by the path.

@@ -69,7 +69,7 @@ class CheckedMixin(BaseDetDataset):
 
     @property
     def loading(self) -> Loading:
-        """How the pipeline loads images."""
+        """Settings by which the pipeline loads images."""
         return Loading.of(self.pipeline.transforms)
 
     def report(self, problems: list[Problem], good: Sized) -> None:

@@ -33,7 +33,7 @@ class Bins(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """What a RoI operator's caller chooses: bins, scale and sampling."""
+    """Settings of a RoI operator: bins, scale and sampling."""
 
     height: int
     width: int

@@ -81,12 +81,12 @@ __all__ = [
 
 
 def get_compiler_version() -> str:
-    """What mmcv reports as its compiler."""
+    """Return what mmcv reports as its compiler."""
     return 'none: operators in PyTorch, by mmdet_consistent'
 
 
 def get_compiling_cuda_version() -> str:
-    """What mmcv reports as the CUDA that it was compiled for."""
+    """Return what mmcv reports as the CUDA that it was compiled for."""
     return 'not available'
 
 

@@ -23,15 +23,7 @@ def search_all(
 ) -> tuple[Tensor, Tensor]:
     """Match boxes with ground truths, a few ground truths at a time.
 
-    Args:
-        boxes: (N, A, 4) or (1, A, 4), float32, xyxy in pixels.
-        gt_bboxes: (N, G, 4), float32, xyxy in pixels.
-        num_gts: Number of ground truths per image, (N,) long.
-        rule: Thresholds and further rules.
-        excluded: Boxes that match nothing, (N, A) bool.
-
-    Returns:
-        As :func:`match_max_iou`, for images that have ground truths.
+    Arguments and results are those of :func:`search_blocks`.
     """
     num_images, width = gt_bboxes.shape[:2]
     planes, gts = BoxPlanes.of(boxes).at(slice(None), None), BoxPlanes.of(gt_bboxes)

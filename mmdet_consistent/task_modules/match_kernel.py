@@ -28,15 +28,7 @@ def search_by_kernel(
 ) -> tuple[Tensor, Tensor]:
     """Match boxes with ground truths, all in one launch, or two.
 
-    Args:
-        boxes: (N, A, 4) or (1, A, 4), float32, xyxy in pixels.
-        gt_bboxes: (N, G, 4), float32, xyxy in pixels.
-        num_gts: Number of ground truths per image, (N,) long.
-        rule: Thresholds and further rules.
-        excluded: Boxes that match nothing, (N, A) bool.
-
-    Returns:
-        As :func:`match_max_iou`, for images that have ground truths.
+    Arguments and results are those of :func:`search_blocks`.
     """
     shape = (num_images, num_boxes) = len(gt_bboxes), boxes.shape[1]
     gt_bboxes, num_gts = gt_bboxes.contiguous(), num_gts.contiguous()

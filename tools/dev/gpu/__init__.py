@@ -1,1 +1,1 @@
-"""What the head's loss costs on a GPU: counted without one, and checked on one."""
+"""Cost of the head's loss on a GPU: counted without one, and checked on one."""

@@ -31,7 +31,7 @@ FREE = {
 
 @dataclass
 class Budget:
-    """What a forward and backward pass cost.
+    """Cost of a forward and backward pass.
 
     Attributes:
         launches: Number of launched kernels.
