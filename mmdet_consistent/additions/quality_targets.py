@@ -103,5 +103,5 @@ class QualityTargets(Addition):
 
 
 def _quality(target: StageTargets, boxes: Tensor, valid: Tensor) -> Tensor:
-    """Return the IoU of the positives' boxes, (N, A); 0 where a box is not valid."""
+    """Return the IoU of the positives' boxes, (N, A). 0 where a box is not valid."""
     return torch.where(valid, target.positive_ious(boxes), 0)

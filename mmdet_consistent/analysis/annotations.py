@@ -87,7 +87,7 @@ class AnnotatedSet:
 
     @classmethod
     def from_file(cls, path: Union[str, Path], **kwargs: Any) -> 'AnnotatedSet':
-        """Read a COCO annotation file; raise ``ValueError`` if it isn't one."""
+        """Read a COCO annotation file. Raise ``ValueError`` if it isn't one."""
         try:
             return cls(_read_json(path), **kwargs)
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -77,7 +77,7 @@ class Panel(NamedTuple):
         ]
 
     def legend(self) -> list[tuple[str, str]]:
-        """Return ``win`` and ``best`` and their words; nothing if no box competes."""
+        """Return ``win`` and ``best`` and their words. Nothing if no box competes."""
         if np.isnan(self.row['loss']):
             return []
         win = 'wins: IoU {win_iou:.2f}, score {win_score:.2f}'
@@ -104,7 +104,7 @@ def panels_of(case: Case, summaries: list[Summary]) -> list[Panel]:
 
 
 def _row(objects: Table, case: Case) -> dict:
-    """Return a model's row of the case's object; empty if it has no such rows."""
+    """Return a model's row of the case's object. Empty if it has no such rows."""
     if not objects:
         return {}
     own = (objects['image_id'] == case.image_id) & (objects['gt'] == case.gt)

@@ -74,7 +74,7 @@ class Chart(NamedTuple):
     digits: int = 3
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return header and rows of the numbers; of a density map, sums by quarters."""
+        """Return header and rows of the numbers. Of a density map, sums by quarters."""
         if self.kind == 'density':
             grid = self.series[0].y
             sums = grid.reshape(4, len(grid) // 4, 4, -1).sum(axis=(1, 3))

@@ -39,6 +39,6 @@ def rows_by_image(detections: Table) -> dict[int, NDArray]:
 
 
 def concatenate(tables: Iterable[Table]) -> Table:
-    """Stack tables that have the same columns; of no tables, an empty one."""
+    """Stack tables that have the same columns. Of no tables, an empty one."""
     tables = list(tables) or [{}]
     return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}

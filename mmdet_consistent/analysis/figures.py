@@ -60,7 +60,7 @@ def _chart(key: str, series: list[Series], **options: Any) -> Chart:
 
 
 def _binned(key: str, lines: list[tuple], part: str = 'mean', **options: Any) -> Chart:
-    """Return a chart of (model, name, bins, variant) lines; ``part``: mean or std."""
+    """Return a chart of (model, name, bins, variant) lines. ``part``: mean or std."""
     series = [
         Series(i, name, bins.centers, getattr(bins, part), variant)
         for i, name, bins, variant in lines

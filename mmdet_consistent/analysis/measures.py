@@ -50,7 +50,7 @@ def binned(
 
 
 def bin_index(x: NDArray, num_bins: int) -> NDArray:
-    """Return the bin of each x in 0…1; on an edge the upper one, and for 1 the last."""
+    """Return the bin of each x in 0…1. On an edge the upper one, and for 1 the last."""
     # A millionth up: an IoU of 0.6, computed in single precision, is often less.
     index = np.floor((np.asarray(x, dtype=np.float64) + 1e-6) * num_bins)
     return np.clip(index.astype(np.int64), 0, num_bins - 1)

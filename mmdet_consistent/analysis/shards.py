@@ -59,7 +59,7 @@ class ShardStore:
         return self.load('images').get('id', np.zeros(0)).tolist()
 
     def add(self, image_id: int, tables: Mapping[str, Table]) -> None:
-        """Add the rows of one image; they reach the disk with :meth:`flush`."""
+        """Add the rows of one image. They reach the disk with :meth:`flush`."""
         self.pending.append({'images': {'id': np.array([image_id])}, **tables})
 
     def flush(self) -> None:
@@ -78,7 +78,7 @@ class ShardStore:
         self.pending = []
 
     def load(self, table: str) -> Table:
-        """Read all rows of a table; empty if it was not collected."""
+        """Read all rows of a table. Empty if it was not collected."""
         parts = []
         for path in self.paths:
             with np.load(path) as shard:

@@ -211,7 +211,7 @@ def _wrong_image(entry: Any, known: Images, max_pixels: int) -> Finding:
 def _wrong_object(
     entry: Any, known: Images, categories: set, ids: set
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield what is wrong with an object; remember its id, and mend its fields."""
+    """Yield what is wrong with an object. Remember its id, and mend its fields."""
     malformed = _malformed(entry, 'image_id', 'category_id')
     box = None if malformed else entry.get('bbox')
     if not isinstance(box, list) or len(box) != 4:

@@ -182,7 +182,7 @@ def check_object(
     classes: Optional[Sequence[str]],
     size: Optional[Size],
 ) -> Finding:
-    """Check the name and the box of an ``object``; see :func:`check_box` for size."""
+    """Check the name and the box of an ``object``. See :func:`check_box` for size."""
     name = element.findtext('name')
     if name is None or (classes is not None and name not in classes):
         known = '' if classes is None else f'; known classes are {", ".join(classes)}'
@@ -203,7 +203,7 @@ def corners(element: ElementTree.Element) -> list[int]:
 
 
 def _parse(content: bytes) -> tuple[ElementTree.Element, str]:
-    """Parse a file; return also the encoding that mmdet's parser couldn't read."""
+    """Parse a file. Return also the encoding that mmdet's parser couldn't read."""
     try:
         return ElementTree.fromstring(content), ''
     except (ValueError, LookupError):  # no ParseError, which is a SyntaxError

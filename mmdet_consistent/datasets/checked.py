@@ -116,7 +116,7 @@ class CheckedMixin(BaseDetDataset):
         )
 
     def prepare_data(self, idx: int) -> Any:
-        """Load and augment an image; if it can't be loaded, name and replace it."""
+        """Load and augment an image. If it can't be loaded, name and replace it."""
         try:
             return super().prepare_data(idx)
         except Exception as error:
@@ -176,7 +176,7 @@ class CheckedCocoDataset(CheckedMixin, CocoDataset):
 
 @DATASETS.register_module()
 class CheckedXMLDataset(CheckedMixin, XMLDataset):
-    """mmdet's XMLDataset, checked; see :class:`CheckedMixin` for its options."""
+    """mmdet's XMLDataset, checked. See :class:`CheckedMixin` for its options."""
 
     def load_data_list(self) -> list[dict]:
         """Check and load the data, without the images that can't be used."""
@@ -192,7 +192,7 @@ class CheckedXMLDataset(CheckedMixin, XMLDataset):
         return list(loaded.values())
 
     def parse_data_info(self, img_info: dict) -> Optional[dict]:
-        """Parse a VOC file without its bad objects; None if the image is bad."""
+        """Parse a VOC file without its bad objects. None if the image is bad."""
         # mmdet takes the lines of the list as they are, with marks and blanks.
         name = img_info['img_id'].strip('\ufeff \t\r')
         if not name:
@@ -227,4 +227,4 @@ class CheckedXMLDataset(CheckedMixin, XMLDataset):
 
 @DATASETS.register_module()
 class CheckedVOCDataset(CheckedXMLDataset, VOCDataset):
-    """mmdet's VOCDataset, checked; see :class:`CheckedMixin` for its options."""
+    """mmdet's VOCDataset, checked. See :class:`CheckedMixin` for its options."""

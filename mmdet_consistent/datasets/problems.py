@@ -10,7 +10,7 @@ from .kinds import Finding, finding
 
 
 class DataError(UserError, ValueError):
-    """A data set can't be used as it is; the message names files and objects."""
+    """A data set can't be used as it is. The message names files and objects."""
 
 
 class Problem(NamedTuple):

@@ -30,11 +30,11 @@ TRAINED = ('state_dict', 'ema_state_dict', 'optimizer')
 
 
 class CheckpointError(UserError, RuntimeError):
-    """A checkpoint can't be used; the message names the file and suggests a fix."""
+    """A checkpoint can't be used. The message names the file and suggests a fix."""
 
 
 class SpoiltWeightsError(CheckpointError):
-    """Weights or optimizer states are not finite; the message names one."""
+    """Weights or optimizer states are not finite. The message names one."""
 
 
 def make_safe() -> None:
@@ -63,7 +63,7 @@ def make_safe() -> None:
 
 
 def local_path(checkpoint: Union[str, Path]) -> Optional[Path]:
-    """Return the file that a path or ``file://`` names; None for other addresses."""
+    """Return the file that a path or ``file://`` names. None for other addresses."""
     name = str(checkpoint)
     if name.startswith('file://'):
         return Path(url2pathname(urlparse(name).path))
@@ -79,7 +79,7 @@ def is_there(checkpoint: Union[str, Path]) -> bool:
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
-    """Load a file; mmengine logs this function's name from the tenth letter on."""
+    """Load a file. (mmengine logs this function's name from the tenth letter on.)"""
     return load(local_path(filename) or filename, map_location)
 
 

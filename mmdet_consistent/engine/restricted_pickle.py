@@ -123,5 +123,5 @@ class Unpickler(pickle.Unpickler):
 
 
 def load(file: Any, **options: Any) -> Any:
-    """Load as ``pickle.load``; torch calls this for files of its old format."""
+    """Load as ``pickle.load``, which torch calls for files of its old format."""
     return Unpickler(file, **options).load()

@@ -1,4 +1,4 @@
-"""Export to ONNX; needs the extra ``mmdet_consistent[export]``."""
+"""Export to ONNX. Needs the extra ``mmdet_consistent[export]``."""
 
 from .deployable import DeployableDetector
 from .onnx_file import export_onnx

@@ -87,7 +87,7 @@ class DeployableDetector(nn.Module):
         return boxes, scores, *labels
 
     def _preprocess(self, images: Tensor, sizes: Tensor) -> Tensor:
-        """Normalise and pad as the detector does; return (N, 3, H', W')."""
+        """Normalise and pad as the detector does. Return (N, 3, H', W')."""
         preprocessor, pad_value = self.preprocessor, float(self.preprocessor.pad_value)
         x = images.permute(0, 3, 1, 2).float()
         if not preprocessor._channel_conversion:  # the detector expects BGR
@@ -159,7 +159,7 @@ def _rows(batch: int, x: Tensor, depth: int) -> Tensor:
 
 
 def _obstacles(detector: SingleStageDetector, nms: bool) -> Iterator[str]:
-    """Yield what is in the way of an export; only the first one is reliable."""
+    """Yield what is in the way of an export. Only the first one is reliable."""
     head: Any = getattr(detector, 'bbox_head', None)
     part = f'model.type={type(detector).__name__!r} has no bbox_head and'
     if head is not None:

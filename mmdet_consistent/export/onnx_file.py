@@ -61,7 +61,7 @@ def export_onnx(
 def _export(
     detector: SingleStageDetector, path: Union[str, Path], nms: bool, facts: dict
 ) -> None:
-    """Write the file; leaves the detector in evaluation mode."""
+    """Write the file. Leaves the detector in evaluation mode."""
     try:
         import onnx
 

@@ -78,7 +78,7 @@ class PriorAnchors(Base):
         batch_img_metas: list[dict],
         device: Union[torch.device, str] = 'cuda',
     ) -> tuple[list, list]:
-        """Return the base head's anchors and valid flags; plain anchors are kept."""
+        """Return the base head's anchors and valid flags. Plain anchors are kept."""
         if not self.has_plain_anchors():
             return super().get_anchors(featmap_sizes, batch_img_metas, device=device)
         anchors = self._plain_anchors(featmap_sizes, device)

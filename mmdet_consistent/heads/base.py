@@ -253,7 +253,7 @@ class ConsistentBase(PriorAnchors):
             return super().forward(*args, **kwargs)
 
     def split_scores(self, cls_scores: list[Tensor]) -> list[list[Tensor]]:
-        """Split levels of logits by stage; a shared output makes a single stage."""
+        """Split levels of logits by stage. A shared output makes a single stage."""
         return self.variant.split_scores(cls_scores, self.label_stages)
 
     def merge_scores(self, cls_scores: list[Tensor]) -> list[Tensor]:

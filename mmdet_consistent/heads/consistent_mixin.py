@@ -222,7 +222,7 @@ class ConsistentMixin(ConsistentBase):
     def normalise(
         self, targets: dict[int, StageTargets], first_avg_factor: Any
     ) -> dict[int, StageTargets]:
-        """Settle N and N_k; the base head's own code may have computed N_0."""
+        """Settle N and N_k. The base head's own code may have computed N_0."""
         boxes = [target.avg_factor for target in targets.values()]
         labels = [target.label_factor for target in targets.values()]
         if self.sync_normalizer:
@@ -237,7 +237,7 @@ class ConsistentMixin(ConsistentBase):
         }
 
     def final_boxes(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        """Return where the last regression takes a batch's anchors; see `refine`."""
+        """Return where the last regression takes a batch's anchors. See `refine`."""
         last = self.stages[-1]
         if last.bbox_coder is None:  # the last label set is that of the final boxes
             return batch.boxes, batch.valid

@@ -148,7 +148,7 @@ def as_base_head(head: Any) -> Iterator[list]:
 
 
 def mean_over_ranks(factors: list, device: torch.device) -> list:
-    """Average normalisers over the processes, in one exchange; each is at least 1."""
+    """Average normalisers over the processes, in one exchange. Each is at least 1."""
     if get_world_size() == 1:
         return factors
     total = torch.stack(

@@ -72,7 +72,7 @@ class StageOptions(NamedTuple):
 def _check_weights(
     stage_loss_weights: Optional[Sequence[float]], label_stages: int
 ) -> tuple[float, ...]:
-    """Return one finite weight per label stage; the default is all 1."""
+    """Return one finite weight per label stage. The default is all 1."""
     if stage_loss_weights is None:
         return (1.0,) * label_stages
     is_list = isinstance(stage_loss_weights, Sequence)

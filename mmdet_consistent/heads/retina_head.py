@@ -56,7 +56,7 @@ class ConsistentRetinaHead(ConsistentMixin, RetinaHead):
         )
 
     def init_weights(self) -> None:
-        """Initialise as the base head; later outputs of a cascade copy its biases."""
+        """Initialise as the base head. Later outputs of a cascade copy its biases."""
         done = self.is_init
         super().init_weights()
         if self.variant.has_separate_towers and not done:

@@ -31,7 +31,7 @@ class SSDStages(ConsistentMixin):
         return [(layers, str(len(layers) - 1)) for layers in self.reg_convs]
 
     def stage_losses(self, index: int) -> tuple[Optional[nn.Module], nn.Module]:
-        """Return SSD's smooth L1; its classification loss is a function."""
+        """Return SSD's smooth L1. Its classification loss is a function."""
         return None, SmoothL1Loss(beta=self.train_cfg['smoothl1_beta'])
 
     def build_later_towers(self) -> None:
@@ -98,5 +98,5 @@ class ConsistentSSDHead(SSDStages, SSDHead):
     """
 
     def can_fuse_first_stage(self) -> bool:
-        """Return whether the targets are mmdet's own; the losses are always sums."""
+        """Return whether the targets are mmdet's own. The losses are always sums."""
         return overrides_none_of(type(self), ConsistentSSDHead)

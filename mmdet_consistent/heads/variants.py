@@ -119,7 +119,7 @@ class FeatureGate(nn.Module):
             self.match = nn.Conv2d(channels, in_channels, 1)
 
     def forward(self, x: Tensor, previous: Tensor) -> Tensor:
-        """Add the gated previous features; all are (N, C, H, W)."""
+        """Add the gated previous features. All are (N, C, H, W)."""
         logit = (
             self.logit
             if self.conv is None

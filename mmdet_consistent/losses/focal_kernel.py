@@ -28,7 +28,7 @@ def focal_sums(
     gamma: float,
     alpha: float,
 ) -> Tensor:
-    """Sum the focal loss under K label sets; see :func:`focal_losses`."""
+    """Sum the focal loss under K label sets. See :func:`focal_losses`."""
     labels = [y.contiguous() for y in labels]
     weights = [w.contiguous() for w in weights]
     return _FocalSums.apply(gamma, alpha, len(logits), *logits, *labels, *weights)
@@ -121,7 +121,7 @@ def _terms(x, scale, GAMMA: tl.constexpr):
 
 @triton.jit
 def _clamped(x):
-    """Clamp infinite logits as the eager path does; a NaN stays."""
+    """Clamp infinite logits as the eager path does. A NaN stays."""
     x = x.to(tl.float32)
     x = tl.where(x > 1e6, 1e6, x)
     return tl.where(x < -1e6, -1e6, x)

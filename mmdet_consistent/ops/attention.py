@@ -16,7 +16,7 @@ def _attend(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
-    """Attend; differentiable by value, locations and weights."""
+    """Attend. Differentiable by value, locations and weights."""
     batch, num_keys, heads, channels = value.shape
     height, width = spatial_shapes[:, :1], spatial_shapes[:, 1:]  # (L, 1)
     x, y = sampling_locations.unbind(-1)  # (B, Q, heads, L, P)

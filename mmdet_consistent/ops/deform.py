@@ -10,7 +10,7 @@ from .torchvision import torchvision_operators
 
 
 class Shape(NamedTuple):
-    """Geometry of a deformable convolution; pairs are (vertical, horizontal)."""
+    """Geometry of a deformable convolution. Pairs are (vertical, horizontal)."""
 
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -40,7 +40,7 @@ def _points(
 def _convolve(
     input: Tensor, offset: Tensor, mask: Optional[Tensor], weight: Tensor, shape: Shape
 ) -> Tensor:
-    """Convolve; differentiable by all tensors."""
+    """Convolve. Differentiable by all tensors."""
     batch, channels, height, width = input.shape
     y, x = _points(input, offset, weight, shape)
     rows_of, of_rows = padded_corners(y, height)
@@ -84,7 +84,7 @@ def _forward(
 def _for_torchvision(
     input: Tensor, offset: Tensor, mask: Optional[Tensor], weight: Tensor
 ) -> list[Tensor]:
-    """The tensors as torchvision's operator takes them; it always adds a bias."""
+    """The tensors as torchvision's operator takes them. It always adds a bias."""
     mask = input.new_zeros(0) if mask is None else mask
     bias = input.new_zeros(len(weight))
     return [x.contiguous() for x in (input, weight, offset, mask, bias)]

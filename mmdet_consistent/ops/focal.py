@@ -21,7 +21,7 @@ def _is_target(input: Tensor, target: Tensor) -> Tensor:
 
 
 def _weight_rows(values: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Multiply each row by its label's weight; 1 where the label is no class."""
+    """Multiply each row by its label's weight. 1 where the label is no class."""
     if weight.numel() == 0:
         return values
     is_class = (target >= 0) & (target < len(weight))

@@ -65,7 +65,7 @@ def _overlap(rows: Tensor, columns: Tensor, axis: int, offset: int) -> Tensor:
 
 
 def _iou(rows: Tensor, columns: Tensor, offset: int) -> Tensor:
-    """IoU of boxes with areas, broadcast; rounded as in mmcv's loop."""
+    """IoU of boxes with areas, broadcast. Rounded as in mmcv's loop."""
     both = _overlap(rows, columns, 0, offset)
     both *= _overlap(rows, columns, 1, offset)
     either = rows[4] + columns[4]
@@ -215,7 +215,7 @@ def softnms(
 
 
 def _filled_from_the_end(kept: Tensor) -> Optional[Tensor]:
-    """Indices of the kept entries when the last ones fill each gap; None if no gap."""
+    """Indices of the kept entries when the last ones fill each gap. None if no gap."""
     num = int(kept.sum())
     if num == len(kept):
         return None

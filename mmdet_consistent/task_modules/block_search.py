@@ -150,5 +150,5 @@ def _takers(
 
 
 def _row(planes: BoxPlanes, image: Tensor) -> Tensor:
-    """Return the row of each image's boxes; images may share one."""
+    """Return the row of each image's boxes. Images may share one."""
     return image if len(planes.area) > 1 else torch.zeros_like(image)

@@ -82,7 +82,7 @@ def resolve(registry: Registry, kind: Any) -> Optional[type]:
 
 
 def transform_class(step: Any) -> Optional[type]:
-    """Return the class of a pipeline's step; None if it is unknown."""
+    """Return the class of a pipeline's step. None if it is unknown."""
     return resolve(TRANSFORMS, step['type'])
 
 

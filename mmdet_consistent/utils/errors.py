@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A mistake of the user; the message names it and suggests a fix."""
+    """A mistake of the user. The message names it and suggests a fix."""
 
 
 class ConfigError(UserError, ValueError):

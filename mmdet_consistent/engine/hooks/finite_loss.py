@@ -17,7 +17,7 @@ from .finite_weights import FiniteWeightsMixin
 
 
 class NonFiniteLossError(UserError, RuntimeError):
-    """Loss or gradients are NaN or infinite; the message names tensor and image."""
+    """Loss or gradients are NaN or infinite. The message names tensor and image."""
 
 
 @HOOKS.register_module()
@@ -55,7 +55,7 @@ class FiniteLossHook(FiniteWeightsMixin):
         self._passes: list[tuple[Any, Any]] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Watch the outputs of the detector's dense head; set the default patience."""
+        """Watch the outputs of the detector's dense head. Set the default patience."""
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
         if scaler is not None:
             self._scale = scaler.get_scale()

@@ -116,7 +116,7 @@ class SafeCheckpointHook(FiniteWeightsMixin, CheckpointHook):
 
     @contextlib.contextmanager
     def _saving(self) -> Iterator[None]:
-        """Save on the main rank; if the weights are spoilt, stop all ranks together."""
+        """Save on the main rank. If the weights are spoilt, stop all ranks together."""
         refused = None
         try:
             with self._delaying_removals():

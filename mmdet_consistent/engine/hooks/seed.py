@@ -78,6 +78,6 @@ class _SeededIterator(Iterator):
         return next(self.batches)
 
     def skip_iter(self, number: int) -> None:
-        """Load this many batches; onedl-mmengine calls this when it resumes."""
+        """Load this many batches, as onedl-mmengine does when it resumes."""
         for _ in range(number):
             next(self)

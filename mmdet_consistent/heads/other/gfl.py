@@ -94,7 +94,7 @@ class DistributionStages(GenericStages):
 
 
 def _centres(points: Tensor) -> Tensor:
-    """Return the centres of anchors (P, 4); points (P, 2) are their own."""
+    """Return the centres of anchors (P, 4). Points (P, 2) are their own."""
     if points.shape[-1] == 2:
         return points
     return (points[..., :2] + points[..., 2:]) / 2
