@@ -79,7 +79,7 @@ def is_there(checkpoint: Union[str, Path]) -> bool:
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
-    """Load a file. (mmengine logs this function's name from the tenth letter on.)"""
+    """Load a file. The name of this function is logged from its tenth letter on."""
     return load(local_path(filename) or filename, map_location)
 
 
