@@ -3,7 +3,6 @@
 The interpreter accepts what the compiler refuses; this finds it.
 """
 
-import itertools
 import os
 
 os.environ['TRITON_INTERPRET'] = '0'
@@ -35,7 +34,7 @@ def compile_kernel(kernel, capability, constants, types=(), **options):
 
 def main():
     for capability in (75, 90):
-        for dtype, sets in itertools.product(('fp32', 'fp16', 'bf16'), (1, 3)):
+        for dtype, sets in (('fp32', 1), ('fp16', 3), ('bf16', 2)):
             constants = dict(
                 SETS=sets,
                 GAMMA=2.0 if sets == 1 else 1.5,
