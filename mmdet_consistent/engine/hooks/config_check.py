@@ -104,7 +104,8 @@ class ConfigCheckHook(Hook):
         for name in ('train', 'val', 'test'):
             loop = getattr(runner, f'_{name}_loop', None)
             if isinstance(loop, BaseLoop):
-                metainfo = getattr(loop.dataloader.dataset, 'metainfo', None)
+                dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
+                metainfo = getattr(dataset, 'metainfo', None)
                 tested = dataset_names(metainfo)
                 differ = other_names(trained, tested)
                 # New classes are what fine-tuning is for; another order is a mistake.
