@@ -103,7 +103,7 @@ with open('answer.json', 'w') as file:
 
 @pytest.fixture(scope='module')
 def fresh(tmp_path_factory):
-    """What a fresh process found, and the folder it worked in."""
+    """Findings of a fresh process, and the folder it worked in."""
     folder = tmp_path_factory.mktemp('fresh')
     script = f'import sys\nsys.path.insert(0, {str(ROOT)!r})\n{SCRIPT}'
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the test pipeline does to an image, the exported file does, or it is refused."""
+"""The exported file does what the test pipeline does to an image, or is refused."""
 
 import runpy
 
