@@ -13,5 +13,5 @@ _dataset = dict(
 train_dataloader = dict(dataset=dict(ann_file='train.json', **_dataset))
 val_dataloader = dict(dataset=dict(ann_file='val.json', **_dataset))
 test_dataloader = dict(dataset=dict(ann_file='test.json', **_dataset))
-pretraining_epochs = 8
-max_epochs = 5
+pretraining_epochs = 6
+max_epochs = 8

@@ -10,5 +10,5 @@ _dataset = dict(
 train_dataloader = dict(dataset=dict(ann_file='annotations/train.json', **_dataset))
 val_dataloader = dict(dataset=dict(ann_file='annotations/val.json', **_dataset))
 test_dataloader = dict(dataset=dict(ann_file='annotations/test.json', **_dataset))
-pretraining_epochs = 12
-max_epochs = 8
+pretraining_epochs = 8
+max_epochs = 12

@@ -13,5 +13,5 @@ _dataset = dict(
 train_dataloader = dict(dataset=dict(ann_file='train.json', **_dataset))
 val_dataloader = dict(dataset=dict(ann_file='val.json', **_dataset))
 test_dataloader = dict(dataset=dict(ann_file='test.json', **_dataset))
-pretraining_epochs = 4
-max_epochs = 3
+pretraining_epochs = 3
+max_epochs = 4

@@ -26,7 +26,6 @@ _test = [_cached, dict(type='PackDetInputs', meta_keys=_meta)]
 train_pipeline = _train
 test_pipeline = _test
 train_dataloader = dict(
-    batch_size=8,
     drop_last=False,
     batch_sampler=dict(type='AspectRatioBatchSampler', drop_last=True),
     dataset=dict(pipeline=_train),
