@@ -1,4 +1,7 @@
-"""Train RetinaNet and ConRetinaNet on blood cells and compare them.
+"""Train a RetinaNet on, as it is and with a consistent head, and compare the two.
+
+Both start from the same weights, trained on photos of blood cells, and train for the
+same number of steps at the same time, each on one CPU core.
 
 Example:
     python tools/quickstart.py
@@ -8,35 +11,47 @@ Example:
 import argparse
 import contextlib
 import json
-import math
+import multiprocessing
 import os
 import platform
+import queue
 import statistics
 import sys
 import time
+import traceback
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, TextIO
 
 import cv2
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 import mmdet_consistent
+from mmdet_consistent.analysis.matching import pairwise_iou
 from mmdet_consistent.engine import make_safe
-from mmdet_consistent.utils import atomic, timing
+from mmdet_consistent.utils import atomic
 from mmdet_consistent.utils.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = {
-    'RetinaNet': 'configs/quickstart/retinanet_bccd.py',
-    'ConRetinaNet': 'configs/quickstart/con_retinanet_bccd.py',
+    'RetinaNet': 'configs/quickstart/retinanet_on_bccd.py',
+    'ConRetinaNet': 'configs/quickstart/con_retinanet_on_bccd.py',
+}
+# Title in the table to key in the metrics.
+METRICS = {
+    'AP': 'coco/bbox_mAP',
+    'AP50': 'coco/bbox_mAP_50',
+    'AP75': 'coco/bbox_mAP_75',
+    'AP90': 'coco90/bbox_mAP',
 }
 # Okabe and Ito's colours: told apart with any colour vision.
 PALETTE = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00']
+PICTURES = 4  # crowded places to draw
+DRAWN_SCORE = 0.4
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,30 +62,28 @@ def parse_args() -> argparse.Namespace:
         '--smoke', action='store_true', help='one minute, results mean nothing'
     )
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/quickstart'))
+    parser.add_argument('--work-dir', type=Path)
     parser.add_argument('--restart', action='store_true', help='discard earlier runs')
     parser.add_argument('--write-docs', action='store_true', help='update docs/results')
-    return parser.parse_args()
+    args = parser.parse_args()
+    folder = 'work_dirs/quickstart_smoke' if args.smoke else 'work_dirs/quickstart'
+    args.work_dir = args.work_dir or Path(folder)
+    return args
 
 
-class ProgressHook(Hook):
-    """Prints progress, and records what the table shows.
-
-    A terminal has one line, which is rewritten every second; a log has one per epoch.
+class ReportHook(Hook):
+    """Sends the progress of a training to the main process, and records its steps.
 
     Attributes:
         step_seconds: Duration of each training step.
         num_pos: Name of a stage's positives to their number in each step.
     """
 
-    def __init__(self, name: str, runs_left: int) -> None:
+    def __init__(self, name: str, messages: Any) -> None:
         self.name = name
-        self.runs_left = runs_left
-        self.stream = sys.stdout  # before it is redirected
+        self.messages = messages
         self.step_seconds: list[float] = []
         self.num_pos: dict[str, list[float]] = {}
-        self.printed = 0.0
-        self.timed_from = 0.0
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Start the clock of a step."""
@@ -79,9 +92,8 @@ class ProgressHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any, outputs: dict
     ) -> None:
-        """Record a step, and print progress if it is time."""
-        now = time.perf_counter()
-        self.step_seconds.append(now - self.start)
+        """Record a step and report it."""
+        self.step_seconds.append(time.perf_counter() - self.start)
         positives = {k: v for k, v in outputs.items() if k.startswith('num_pos')}
         if not positives:  # mmdet's own head: those of its last assignment
             infos = runner.model.bbox_head._raw_positive_infos
@@ -89,43 +101,73 @@ class ProgressHook(Hook):
             positives['num_pos'] = sum(len(result.pos_inds) for result in sampled)
         for name, value in positives.items():
             self.num_pos.setdefault(name, []).append(float(value))
-        done, total = runner.iter + 1, runner.max_iters
-        left = self.seconds_left(now, total - done + self.runs_left * total)
-        ends_epoch = batch_idx + 1 == len(runner.train_dataloader)
-        terminal = self.stream.isatty()
-        if not ends_epoch and not (terminal and now - self.printed >= 1):
+        message = dict(
+            done=runner.iter + 1,
+            total=runner.max_iters,
+            epoch=runner.epoch + 1,
+            max_epochs=runner.max_epochs,
+            ends_epoch=batch_idx + 1 == len(runner.train_dataloader),
+            loss=float(outputs['loss']),
+        )
+        self.messages.put((self.name, message))
+
+
+class Progress:
+    """Prints the progress of the trainings, which run at the same time.
+
+    A terminal has one line, which is rewritten every second; a log has one per epoch.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.printed = 0.0
+        self.last: dict[str, dict] = {}
+        # Number of steps and the time of the tenth one, by training.
+        self.steps: dict[str, int] = {}
+        self.timed_from: dict[str, float] = {}
+
+    def update(self, name: str, message: dict) -> None:
+        """Take a training's report of a step, and print if it is time."""
+        now = time.perf_counter()
+        self.last[name] = message
+        self.steps[name] = self.steps.get(name, 0) + 1
+        if self.steps[name] <= 10:
+            self.timed_from[name] = now
+        if not self.stream.isatty():
+            if message['ends_epoch']:
+                epochs = f'epoch {message["epoch"]}/{message["max_epochs"]}'
+                print(f'{name}: {epochs}{self.left(now)}', file=self.stream, flush=True)
+            return
+        if now - self.printed < 1 and message['done'] < message['total']:
             return
         self.printed = now
-        line = (
-            f'{self.name}: epoch {runner.epoch + 1}/{runner.max_epochs}, '
-            f'{100 * done // total} %, loss {float(outputs["loss"]):.3f}'
-        )
-        if left is not None:
-            line += f', about {left // 60:.0f} min {left % 60:02.0f} s left'
-        start, end = ('\r', '' if done < total else '\n') if terminal else ('', '\n')
-        print(
-            start + (line.ljust(79) if terminal else line),
-            end=end,
-            file=self.stream,
-            flush=True,
-        )
+        parts = (f'{n} {100 * m["done"] // m["total"]} %' for n, m in self.last.items())
+        line = f'{", ".join(parts)}{self.left(now)}'.ljust(79)
+        finished = all(m['done'] == m['total'] for m in self.last.values())
+        end = '\n' if finished and len(self.last) == len(MODELS) else ''
+        print(f'\r{line}', end=end, file=self.stream, flush=True)
 
-    def seconds_left(self, now: float, steps: int) -> Optional[float]:
-        """Estimate the time that steps will take; none before the pace is steady.
+    def left(self, now: float) -> str:
+        """Estimate the time left; none before the pace is steady.
 
         The pace is the mean since the tenth step, pauses included: the first steps are
         slow, and a mean over a few steps jumps.
         """
-        timed = len(self.step_seconds) - 10
-        if timed <= 0:
-            self.timed_from = now
-        return (now - self.timed_from) / timed * steps if timed >= 20 else None
+        seconds = []
+        for name, message in self.last.items():
+            timed = self.steps[name] - 10
+            if timed < 20:
+                return ''
+            pace = (now - self.timed_from[name]) / timed
+            seconds.append(pace * (message['total'] - message['done']))
+        longest = max(seconds)
+        return f', about {longest // 60:.0f} min {longest % 60:02.0f} s left'
 
 
-def quick_config(path: str, args: argparse.Namespace, work_dir: Path) -> Config:
-    """Return the model's config for a full or a smoke run, with little output."""
-    cfg = Config.fromfile(ROOT / path)
-    cfg.work_dir = str(work_dir)
+def quick_config(name: str, args: argparse.Namespace) -> Config:
+    """Return a model's config for a full or a smoke run, with little output."""
+    cfg = Config.fromfile(ROOT / MODELS[name])
+    cfg.work_dir = str(args.work_dir / name.lower())
     cfg.log_level = 'ERROR'
     cfg.randomness.seed = args.seed
     cfg.default_hooks.checkpoint.max_keep_ckpts = 1
@@ -135,217 +177,237 @@ def quick_config(path: str, args: argparse.Namespace, work_dir: Path) -> Config:
         cfg.train_dataloader.batch_size = 2
         cfg.train_dataloader.dataset.indices = 8
         cfg.test_dataloader.dataset.indices = 8
+    cfg.test_evaluator[0].outfile_prefix = str(detections_file(name, args, suffix=''))
     # The test split is evaluated once, after training; val is for tuning.
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     return cfg
 
 
-def run_model(name: str, runs_left: int, args: argparse.Namespace) -> dict:
-    """Train (or resume), evaluate on the test split, and return the figures."""
-    work_dir = args.work_dir / name.lower()
-    result_file = (
-        work_dir / f'result_seed{args.seed}{"_smoke" if args.smoke else ""}.json'
-    )
-    if result_file.is_file() and not args.restart:
-        print(f'{name}: done before, see {result_file} (--restart to train again)')
-        return json.loads(result_file.read_text())
-    cfg = quick_config(MODELS[name], args, work_dir)
-    progress = ProgressHook(name, runs_left)
-    with contextlib.redirect_stdout(args.log):
-        runner = Runner.from_cfg(cfg)
-        runner.register_hook(progress, priority='LOW')
-        runner.train()
-    print(f'{name}: evaluating on the test images', flush=True)
-    with contextlib.redirect_stdout(args.log):
-        metrics = runner.test()
-    steps_per_epoch = len(runner.train_dataloader)
-    result = dict(
+def result_file(name: str, args: argparse.Namespace) -> Path:
+    """Return the file of a model's figures."""
+    return args.work_dir / name.lower() / f'result_seed{args.seed}.json'
+
+
+def detections_file(
+    name: str, args: argparse.Namespace, suffix: str = '.bbox.json'
+) -> Path:
+    """Return the file of a model's detections, in COCO's result format."""
+    return args.work_dir / name.lower() / f'detections_seed{args.seed}{suffix}'
+
+
+def train_and_test(name: str, args: argparse.Namespace, messages: Any) -> None:
+    """Train (or resume) and test a model in a process of its own, on one core."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    warnings.filterwarnings('ignore')
+    os.chdir(ROOT)
+    path = args.work_dir / f'{name.lower()}.txt'
+    log = open(path, 'a', buffering=1)  # noqa: SIM115  loggers write until the end
+    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        try:
+            make_safe()
+            result = run_model(name, args, messages)
+        except BaseException as error:
+            traceback.print_exc()
+            messages.put((name, f'{type(error).__name__}: {error}'))
+            raise
+    atomic.write(result_file(name, args), json.dumps(result).encode())
+    messages.put((name, None))
+
+
+def run_model(name: str, args: argparse.Namespace, messages: Any) -> dict:
+    """Train and test a model and return its figures."""
+    cfg = quick_config(name, args)
+    report = ReportHook(name, messages)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(report, priority='LOW')
+    runner.train()
+    metrics = runner.test()
+    last_epoch = len(runner.train_dataloader)
+    batch = cfg.train_dataloader.batch_size
+    return dict(
         metrics={key: float(value) for key, value in metrics.items()},
         num_pos={
-            key: statistics.mean(values[-steps_per_epoch:])
-            / cfg.train_dataloader.batch_size
-            for key, values in progress.num_pos.items()
+            key: statistics.mean(values[-last_epoch:]) / batch
+            for key, values in report.num_pos.items()
         },
-        step_seconds=statistics.median(progress.step_seconds[2:] or [float('nan')]),
-        detections=detect(runner, 3),
+        step_seconds=statistics.median(report.step_seconds[2:] or [float('nan')]),
     )
-    atomic.write(result_file, json.dumps(result).encode())
-    return result
 
 
-def detect(runner: Runner, count: int, score_thr: float = 0.4) -> list:
-    """Return the first test images' boxes: (xyxy in pixels, label, score)."""
-    dataset = runner.test_dataloader.dataset
-    runner.model.eval()
-    found = []
-    for index in range(count):
-        item = dataset[index]
-        data = dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
-        with torch.no_grad():
-            instances = runner.model.test_step(data)[0].pred_instances
-        kept = instances[instances.scores >= score_thr]
-        columns = (kept.bboxes.tolist(), kept.labels.tolist(), kept.scores.tolist())
-        found.append(list(zip(*columns)))
-    return found
+def run_all(args: argparse.Namespace) -> dict[str, dict]:
+    """Train and test the models that are not done yet, and return all figures."""
+    known = [] if args.restart else [n for n in MODELS if result_file(n, args).exists()]
+    for name in known:
+        path = result_file(name, args)
+        print(f'{name}: done before, see {path} (--restart to train again)')
+    context = multiprocessing.get_context('spawn')
+    messages = context.Queue()
+    options = dict(target=train_and_test, daemon=True)
+    processes = {
+        name: context.Process(args=(name, args, messages), **options)
+        for name in MODELS
+        if name not in known
+    }
+    for process in processes.values():
+        process.start()
+    progress, running = Progress(sys.stdout), set(processes)
+    while running:
+        with contextlib.suppress(queue.Empty):
+            name, message = messages.get(timeout=1)
+            if isinstance(message, dict):
+                progress.update(name, message)
+                if message['done'] == message['total']:
+                    print(f'{name}: testing', flush=True)
+                continue
+            running.discard(name)
+            if message:
+                log = args.work_dir / f'{name.lower()}.txt'
+                sys.exit(f'{name} failed: {message}\nSee {log}')
+        for name in [n for n in running if processes[n].exitcode not in (None, 0)]:
+            sys.exit(f'{name} was ended by status {processes[name].exitcode}')
+    return {name: json.loads(result_file(name, args).read_text()) for name in MODELS}
 
 
-def draw(results: dict, path: Path) -> None:
-    """Draw ground truth and both models' detections, one row per image."""
-    import matplotlib
+def crowded_places(coco: dict, count: int) -> list[tuple[dict, np.ndarray]]:
+    """Return images and two overlapping objects of each, most overlap first.
 
-    matplotlib.use('Agg')
-    from matplotlib import pyplot as plt
+    Args:
+        coco: Annotations in COCO form.
+        count: Number of places, one per image.
+
+    Returns:
+        Each image, and the (2, 4) boxes of its two objects, xyxy in pixels.
+    """
+    places = []
+    for info in coco['images']:
+        own = [a['bbox'] for a in coco['annotations'] if a['image_id'] == info['id']]
+        boxes = np.array(own, float).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        iou = np.triu(pairwise_iou(boxes, boxes), 1)
+        if iou.size:
+            pair = np.unravel_index(iou.argmax(), iou.shape)
+            places.append((iou.max(), info, boxes[list(pair)]))
+    places.sort(key=lambda place: -place[0])
+    return [(info, boxes) for _, info, boxes in places[:count]]
+
+
+def draw(args: argparse.Namespace, path: Path) -> None:
+    """Draw what both models find in the most crowded places of the test images."""
+    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     cfg = Config.fromfile(ROOT / MODELS['RetinaNet'])
     data_root = ROOT / cfg.data_root
     coco = json.loads((data_root / 'annotations/test.json').read_text())
-    infos = coco['images'][: len(next(iter(results.values()))['detections'])]
-    truths = [
-        [
-            ((x, y, x + width, y + height), annotation['category_id'] - 1, None)
-            for annotation in coco['annotations']
-            if annotation['image_id'] == info['id']
-            for x, y, width, height in [annotation['bbox']]
-        ]
-        for info in infos
-    ]
-    columns = {'ground truth': truths}
-    columns.update({name: r['detections'] for name, r in results.items()})
-    figure, axes = plt.subplots(
-        len(infos),
-        len(columns),
-        figsize=(4.2 * len(columns), 3.2 * len(infos) + 0.7),
-        squeeze=False,
-        layout='constrained',
+    tested = json.loads(detections_file('RetinaNet', args).read_text())
+    if args.smoke:
+        ids = {detection['image_id'] for detection in tested}
+        coco['images'] = [info for info in coco['images'] if info['id'] in ids]
+    places = crowded_places(coco, PICTURES)
+    columns = {'ground truth': coco['annotations']}
+    for name in MODELS:
+        found = json.loads(detections_file(name, args).read_text())
+        columns[name] = [d for d in found if d['score'] >= DRAWN_SCORE]
+    figure = Figure(
+        figsize=(3 * len(columns), 3 * len(places) + 0.7), layout='constrained'
     )
-    for row, info in enumerate(infos):
+    axes = figure.subplots(len(places), len(columns), squeeze=False)
+    for axis, title in zip(axes[0], columns):
+        axis.set_title(title)
+    for row, (info, pair) in zip(axes, places):
         image = cv2.imread(str(data_root / 'images' / info['file_name']))
-        for axis, (title, boxes) in zip(axes[row], columns.items()):
+        centre = (pair[:, :2].min(0) + pair[:, 2:].max(0)) / 2
+        reach = 0.85 * (pair[:, 2:].max(0) - pair[:, :2].min(0)).max()
+        for axis, boxes in zip(row, columns.values()):
             axis.imshow(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-            axis.set(xticks=[], yticks=[], title=title if row == 0 else '')
-            draw_boxes(axis, boxes[row])
+            axis.set(xticks=[], yticks=[])
+            draw_boxes(axis, [b for b in boxes if b['image_id'] == info['id']])
+            axis.set_xlim(centre[0] - reach, centre[0] + reach)
+            axis.set_ylim(centre[1] + reach, centre[1] - reach)
     handles = [
         Patch(fc='none', ec=PALETTE[i % len(PALETTE)], label=name)
         for i, name in enumerate(cfg.classes)
     ]
     figure.legend(handles=handles, loc='outside lower center', ncols=len(handles))
     figure.savefig(path, dpi=80)
-    plt.close(figure)
 
 
-def draw_boxes(axis: Any, boxes: list) -> None:
-    """Draw (xyxy in pixels, label, score) triples; ground truth has no score."""
+def draw_boxes(axis: Any, boxes: list[dict]) -> None:
+    """Draw annotations or detections of an image; only the latter have scores."""
     from matplotlib.patches import Rectangle
 
-    for (x1, y1, x2, y2), label, score in boxes:
-        colour = PALETTE[label % len(PALETTE)]
-        outline = dict(fill=False, ec=colour, lw=1.6)
-        axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, **outline))
-        if score is not None:
-            background = dict(fc=colour, ec='none', pad=0.6)
-            style = dict(fontsize=6, color='white', va='top', bbox=background)
-            axis.text(x1 + 1, y1 + 1, f'{score:.2f}', **style)
-
-
-def time_alternately(args: argparse.Namespace, steps: int) -> float:
-    """Return the median ratio of the training step's time, ConRetinaNet / RetinaNet."""
-
-    def training_step(path: str, work_dir: Path) -> Callable[[timing.Clock], dict]:
-        cfg = quick_config(path, args, work_dir)
-        cfg.resume = False
-        runner = Runner.from_cfg(cfg)
-        optimizer = runner.build_optim_wrapper(cfg.optim_wrapper)
-        batch = next(iter(runner.build_dataloader(cfg.train_dataloader)))
-        runner.model.train()
-
-        def step(clock: timing.Clock) -> dict:
-            start = clock()
-            runner.model.train_step(batch, optimizer)
-            return dict(step=clock() - start)
-
-        return step
-
-    works = {
-        name: training_step(path, args.work_dir / 'timing' / name.lower())
-        for name, path in MODELS.items()
-    }
-    options = dict(warmup=2, repetitions=steps, seconds=math.inf)
-    samples = timing.alternate(works, time.perf_counter, **options)
-    base, ours = (samples[name]['step'] for name in MODELS)
-    return statistics.median(timing.ratios(ours, base))
+    for item in boxes:
+        x, y, width, height = item['bbox']
+        colour = PALETTE[(item['category_id'] - 1) % len(PALETTE)]
+        outline = dict(fill=False, ec=colour, lw=1.8)
+        axis.add_patch(Rectangle((x, y), width, height, **outline))
+        if 'score' in item:
+            background = dict(fc=colour, ec='none', pad=0.8)
+            style = dict(fontsize=7, color='white', va='top', bbox=background)
+            text = axis.text(x + 1, y + 1, f'{item["score"]:.2f}', **style)
+            text.set_clip_on(True)
 
 
 def table(results: dict) -> str:
     """Render the table that compares both models."""
-    header = ['', 'AP', 'AP50', 'AP75', 'AP90', 'positives per image, by stage']
-    header.append('s/step')
     rows = []
     for name, result in results.items():
-        metrics = result['metrics']
-        keys = (
-            'coco/bbox_mAP',
-            'coco/bbox_mAP_50',
-            'coco/bbox_mAP_75',
-            'coco90/bbox_mAP',
-        )
         positives = ', '.join(f'{v:.0f}' for v in result['num_pos'].values()) or '–'
-        # mmdet leaves the figures out if there is no detection at all.
-        aps = [f'{100 * metrics.get(key, 0.0):.1f}' for key in keys]
+        aps = [f'{ap:.1f}' for ap in percent(result).values()]
         rows.append([name, *aps, positives, f'{result["step_seconds"]:.2f}'])
+    header = ['', *METRICS, 'positives per image, by stage', 's/step']
     return markdown_table(header, rows)
+
+
+def percent(result: dict) -> dict[str, float]:
+    """Return a model's AP in per cent; mmdet leaves them out if nothing is found."""
+    return {
+        title: 100 * result['metrics'].get(key, 0.0) for title, key in METRICS.items()
+    }
 
 
 def write_docs(text: str, note: str, picture: Path) -> None:
     """Write table and picture to docs/results and docs/figures."""
-    (ROOT / 'docs/results').mkdir(parents=True, exist_ok=True)
-    (ROOT / 'docs/figures').mkdir(parents=True, exist_ok=True)
     (ROOT / 'docs/figures/quickstart.png').write_bytes(picture.read_bytes())
     (ROOT / 'docs/results/quickstart.md').write_text(
         '# Quickstart: BCCD test split\n\n'
         'Generated by `tools/quickstart.sh --write-docs`.\n\n'
-        f'{text}\n\n{note}\n\n![detections](../figures/quickstart.png)\n'
+        f'{text}\n\n{note}\n\n'
+        'The most crowded places of the test images:\n\n'
+        '![detections](../figures/quickstart.png)\n'
     )
 
 
 def main() -> None:
     args = parse_args()
-    make_safe()
     # A first run should show progress, not the libraries' deprecations.
     warnings.filterwarnings('ignore')
     os.chdir(ROOT)
-    if args.smoke and args.work_dir == Path('work_dirs/quickstart'):
-        args.work_dir = Path('work_dirs/quickstart_smoke')
+    # Each training has a core: more threads would get in each other's way.
+    os.environ.update(OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore')
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    # The libraries' output goes to a file, which stays open for their loggers.
-    args.log = open(args.work_dir / 'output.txt', 'a', buffering=1)  # noqa: SIM115
-    names = list(MODELS)
+    start = time.time()
     try:
-        results = {
-            name: run_model(name, len(names) - 1 - i, args)
-            for i, name in enumerate(names)
-        }
+        results = run_all(args)
     except KeyboardInterrupt:
         print('\nStopped. The same command resumes from the last finished epoch.')
         sys.exit(130)
-    print('timing a few steps of both alternately', flush=True)
-    with contextlib.redirect_stdout(args.log):
-        ratio = time_alternately(args, 3 if args.smoke else 10)
     picture = args.work_dir / 'detections.png'
-    draw(results, picture)
+    draw(args, picture)
     text = table(results)
+    base, ours = (percent(results[name])['AP'] for name in MODELS)
     note = (
-        f'With one seed ({args.seed}), a difference of a point may be chance. A step '
-        f'of ConRetinaNet takes {ratio:.2f} times as long as one of RetinaNet (median '
-        'of alternating steps; s/step in the table is from consecutive runs). '
-        f'{os.cpu_count()} CPU cores, Python {platform.python_version()}, torch '
-        f'{torch.__version__}, mmdet_consistent {mmdet_consistent.__version__}.'
+        f'Seed {args.seed}: {ours - base:+.1f} AP from the same start with the same '
+        f'number of steps, each on one core at the same time. {platform.machine()}, '
+        f'Python {platform.python_version()}, torch {torch.__version__}, '
+        f'mmdet_consistent {mmdet_consistent.__version__}.'
     )
-    print(f'\n{text}\n\n{note}\n\npicture: {picture}')
+    print(f'\n{text}\n\n{note}\n\npicture: {picture} ({time.time() - start:.0f} s)')
     if args.write_docs and not args.smoke:
         write_docs(text, note, picture)
-    print('\nNext, on COCO with 4 GPUs:')
-    print('  tools/dist_train.sh configs/con_retinanet_r101_fpn.py 4')
+    print('\nNext: your own data (docs/getting_started.md), or COCO with 4 GPUs:')
+    print('  tools/dist_train.sh configs/recommended/con_retinanet_r50_fpn.py 4')
 
 
 if __name__ == '__main__':

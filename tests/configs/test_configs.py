@@ -17,7 +17,12 @@ import mmdet_consistent.engine.safe  # noqa: F401  lets mmdet's SSD predict
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
-CONSISTENT = sorted(CONFIGS.glob('con_*.py')) + sorted(CONFIGS.glob('quickstart/con_*'))
+CONSISTENT = [
+    *sorted(CONFIGS.glob('con_*.py')),
+    CONFIGS / 'quickstart/con_retinanet_bccd.py',
+]
+RECOMMENDED = sorted(CONFIGS.glob('recommended/*.py'))
+ADDITIONS = [dict(type='AlignedFeatures'), dict(type='LocalizationConfidence')]
 SHIPPED = sorted(CONFIGS.glob('*.py')) + sorted(CONFIGS.glob('ablations/*.py'))
 HEADS = {
     'ConsistentRetinaHead': 'RetinaHead',
@@ -39,6 +44,29 @@ def test_consistent_config_swaps_the_head_and_nothing_else(path):
     swapped = HEADS[ours.model.bbox_head.pop('type')]
     assert swapped == base.model.bbox_head.pop('type')
     assert ours.to_dict() == base.to_dict()
+
+
+@pytest.mark.parametrize(
+    ('path', 'plain'),
+    [
+        ('recommended/con_retinanet_r50_fpn.py', 'con_retinanet_r50_fpn.py'),
+        ('recommended/con_ssd512_vgg16.py', 'con_ssd512_vgg16.py'),
+        ('quickstart/con_retinanet_on_bccd.py', 'quickstart/retinanet_on_bccd.py'),
+    ],
+)
+def test_recommended_config_adds_to_the_head_and_nothing_else(path, plain):
+    ours, base = (Config.fromfile(CONFIGS / name) for name in (path, plain))
+    head = ours.model.bbox_head
+    assert head.pop('additions') == ADDITIONS
+    if head.type in HEADS and base.model.bbox_head.type == HEADS[head.type]:
+        head.type = HEADS[head.type]
+    assert ours.to_dict() == base.to_dict()
+
+
+@pytest.mark.parametrize('path', RECOMMENDED, ids=lambda p: p.stem)
+def test_recommended_config_builds_with_the_additions(path):
+    head = MODELS.build(Config.fromfile(path).model).bbox_head
+    assert [type(a).__name__ for a in head.additions] == [a['type'] for a in ADDITIONS]
 
 
 @pytest.mark.parametrize('path', CONSISTENT, ids=lambda p: p.stem)

@@ -196,7 +196,8 @@ def test_quickstart_smoke(tmp_path):
     assert positives['RetinaNet'] == positives['ConRetinaNet'][:1]
     assert len(positives['ConRetinaNet']) == 2
     assert (tmp_path / 'detections.png').stat().st_size > 10_000
-    assert output.rstrip().endswith('con_retinanet_r101_fpn.py 4')
+    assert output.rstrip().endswith('recommended/con_retinanet_r50_fpn.py 4')
+    assert re.search(r'Seed 0: [+-]\d+\.\d AP', output)
     again = run(
         sys.executable, 'tools/quickstart.py', '--smoke', '--work-dir', tmp_path
     )

@@ -17,7 +17,6 @@ from functools import partial
 
 from mmdet_consistent.utils import atomic
 from tools.dev import ROOT, operators
-from tools.dev.study import fine_tuning
 from tools.dev.study.report import page_from_csv
 
 from . import checks, gpu_page, metafile, model_zoo, readme
@@ -31,7 +30,6 @@ GENERATED: dict[str, Callable[[], str]] = {
     'configs/metafile.yml': metafile.metafile,
     'model-index.yml': metafile.model_index,
     'docs/checks.md': checks.page,
-    'docs/fine_tuning.md#fine_tuning': fine_tuning.render,
     'docs/model_zoo.md': model_zoo.page,
     'docs/results/gpu.md': gpu_page.page,
     'docs/results/operators.md': operators.page,
