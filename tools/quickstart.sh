@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #
-# Train RetinaNet and ConRetinaNet on blood cells and compare them.
+# Train a RetinaNet on, as it is and with a consistent head, and compare the two.
 #
-#   tools/quickstart.sh            # about five minutes on two CPU cores
+#   tools/quickstart.sh            # a few minutes on two CPU cores
 #   tools/quickstart.sh --smoke    # about one minute, to see that everything runs
 #
 # Options: --smoke; --seed N; --work-dir FOLDER; --restart discards earlier runs;
