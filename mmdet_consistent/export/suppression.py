@@ -4,63 +4,57 @@ import onnx
 import onnx.parser
 from mmengine.config import ConfigDict
 
-# The candidates, of one class each, become one row of scores per class: ONNX's operator
-# then separates the classes exactly, where adding an offset to the boxes of each class
-# would round them. Kept scores go back to their places, all others become -1, and the
-# best of each image are returned, padded to the same number.
+# ONNX's operator separates the classes exactly, where adding an offset to the boxes of
+# each class would round them. Kept scores go back to their places, all others become -1,
+# and the best of each image are returned, padded to the same number.
 GRAPH = """
 <ir_version: {ir}, opset_import: ["": {opset}]>
-suppression (float[n, m, 4] nms_boxes, float[n, m] nms_scores, int64[n, m] nms_labels)
+suppression (float[n, m, 4] nms_boxes, float[n, m, c] nms_scores)
   => (float[n, k, 4] boxes, float[n, k] scores, int64[n, k] labels)
 {{
-  nms_classes = Constant <value_int: int = {classes}> ()
-  nms_off_on = Constant <value_floats: floats = [0.0, 1.0]> ()
   nms_limit = Constant <value_ints: ints = [{max_per_img}]> ()
   nms_iou = Constant <value_floats: floats = [{iou_threshold}]> ()
   nms_floor = Constant <value_floats: floats = [0.0]> ()
   nms_one = Constant <value_ints: ints = [1]> ()
   nms_two = Constant <value_ints: ints = [2]> ()
-  nms_image_and_row = Constant <value_ints: ints = [0, 2]> ()
   nms_zero = Constant <value_float: float = 0.0> ()
   nms_nobody = Constant <value_int: int = -1> ()
 
-  nms_is_class = OneHot <axis: int = 1> (nms_labels, nms_classes, nms_off_on)
-  nms_row_scores = Unsqueeze (nms_scores, nms_one)
-  nms_class_scores = Mul (nms_is_class, nms_row_scores)
+  nms_class_scores = Transpose <perm: ints = [0, 2, 1]> (nms_scores)
   nms_chosen = NonMaxSuppression (nms_boxes, nms_class_scores, nms_limit, nms_iou,
                                   nms_floor)
 
-  nms_place = Gather <axis: int = 1> (nms_chosen, nms_image_and_row)
-  nms_chosen_scores = GatherND (nms_scores, nms_place)
-  nms_shape = Shape (nms_scores)
+  nms_chosen_scores = GatherND (nms_class_scores, nms_chosen)
+  nms_shape = Shape (nms_class_scores)
   nms_none = ConstantOfShape <value: tensor = float[1] {{-1.0}}> (nms_shape)
-  nms_kept = ScatterND (nms_none, nms_place, nms_chosen_scores)
+  nms_kept = ScatterND (nms_none, nms_chosen, nms_chosen_scores)
+  nms_flat = Flatten <axis: int = 1> (nms_kept)
 
-  nms_rows = Gather <axis: int = 0> (nms_shape, nms_one)
-  nms_count = Min (nms_limit, nms_rows)
-  nms_best, nms_index = TopK <axis: int = 1> (nms_kept, nms_count)
-  nms_is_there = GreaterOrEqual (nms_best, nms_zero)
-  nms_box_index = Unsqueeze (nms_index, nms_two)
+  nms_flat_shape = Shape (nms_flat)
+  nms_places = Gather <axis: int = 0> (nms_flat_shape, nms_one)
+  nms_count = Min (nms_limit, nms_places)
+  nms_best, nms_place = TopK <axis: int = 1> (nms_flat, nms_count)
+  nms_rows = Gather <axis: int = 0> (nms_shape, nms_two)
+  nms_label = Div (nms_place, nms_rows)
+  nms_row = Mod (nms_place, nms_rows)
+  nms_box_index = Unsqueeze (nms_row, nms_two)
   nms_best_boxes = GatherND <batch_dims: int = 1> (nms_boxes, nms_box_index)
-  nms_best_labels = GatherElements <axis: int = 1> (nms_labels, nms_index)
+  nms_is_there = GreaterOrEqual (nms_best, nms_zero)
   nms_is_box = Unsqueeze (nms_is_there, nms_two)
   boxes = Where (nms_is_box, nms_best_boxes, nms_zero)
   scores = Where (nms_is_there, nms_best, nms_zero)
-  labels = Where (nms_is_there, nms_best_labels, nms_nobody)
+  labels = Where (nms_is_there, nms_label, nms_nobody)
 }}
 """
 
 
-def append_suppression(
-    model: onnx.ModelProto, test_cfg: ConfigDict, num_classes: int
-) -> onnx.ModelProto:
+def append_suppression(model: onnx.ModelProto, test_cfg: ConfigDict) -> onnx.ModelProto:
     """Append suppression and padding to a model that returns candidates.
 
     Args:
-        model: Its outputs are boxes (N, M, 4), scores (N, M) and labels (N, M); a score
-            that is not above 0 is no candidate.
+        model: Its outputs are boxes (N, M, 4) and scores (N, M, C); a box with a score
+            that is not above 0 is no candidate for that class.
         test_cfg: The head's, with ``nms.iou_threshold`` and ``max_per_img``.
-        num_classes: Number of classes without the background.
 
     Returns:
         A model with the outputs ``boxes`` (N, K, 4), ``scores`` (N, K) and ``labels``
@@ -71,7 +65,6 @@ def append_suppression(
     text = GRAPH.format(
         ir=model.ir_version,
         opset=domains.get('', domains.get('ai.onnx')),
-        classes=num_classes,
         max_per_img=int(test_cfg.max_per_img),
         iou_threshold=float(test_cfg.nms.iou_threshold),
     )
