@@ -5,8 +5,8 @@ import onnx.parser
 from mmengine.config import ConfigDict
 
 # ONNX's operator separates the classes exactly, where adding an offset to the boxes of
-# each class would round them. Kept scores go back to their places, all others become -1,
-# and the best of each image are returned, padded to the same number.
+# each class would round them. Kept scores go back to their places, all others become
+# -1, and the best of each image are returned, padded to the same number.
 GRAPH = """
 <ir_version: {ir}, opset_import: ["": {opset}]>
 suppression (float[n, m, 4] nms_boxes, float[n, m, c] nms_scores)
@@ -71,6 +71,9 @@ def append_suppression(model: onnx.ModelProto, test_cfg: ConfigDict) -> onnx.Mod
     suppression = onnx.parser.parse_model(text)
     names = [output.name for output in model.graph.output]
     inputs = [value.name for value in suppression.graph.input]
-    return onnx.compose.merge_models(
+    merged = onnx.compose.merge_models(
         model, suppression, io_map=list(zip(names, inputs))
     )
+    del merged.opset_import[:]  # it names the operators' version twice
+    merged.opset_import.extend(model.opset_import)
+    return merged

@@ -37,7 +37,9 @@ class ToyPyramid(BaseModule):
 
 def wave(height, width):
     """Small values, (height, width), that differ from place to place."""
-    return 0.1 * (torch.arange(height)[:, None].sin() + torch.arange(width).cos())
+    return 0.1 * (
+        torch.arange(height).float()[:, None].sin() + torch.arange(width).float().cos()
+    )
 
 
 def toy_detector(head, in_channels=3, **test_cfg):
