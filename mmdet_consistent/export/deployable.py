@@ -130,17 +130,28 @@ def _obstacles(
                 f'{type(owner).__name__} cannot be exported: it has its own {method}(),'
                 ' which the exported file would not do'
             )
-    for index, addition in enumerate(getattr(head, 'additions', ())):
-        reason = addition.not_exported()
-        changed = type(addition).post_process is not Addition.post_process
-        if changed and selects_anchors(head):
-            reason = reason or f'{type(head).__name__} would not export its scores'
-        if reason:
-            yield f'model.bbox_head.additions.{index}: {reason}'
+    yield from _addition_obstacles(head)
     yield from _part_obstacles(detector, head)
     yield from _image_obstacles(detector, channels)
+    if nms and getattr(head, 'with_score_voting', False):
+        yield (
+            'model.bbox_head.score_voting=True moves boxes after the suppression, which'
+            ' the exported file would not do: set it to False, or export without '
+            'suppression: --no-nms'
+        )
     if nms:
         yield from _suppression_obstacles(head.test_cfg or {})
+
+
+def _addition_obstacles(head: Any) -> Iterator[str]:
+    """Yield the additions that the exported file would not follow."""
+    for index, addition in enumerate(getattr(head, 'additions', ())):
+        reason = addition.not_exported()
+        changes_scores = type(addition).post_process is not Addition.post_process
+        if changes_scores and selects_anchors(head):
+            reason = f'{type(head).__name__} is exported without its post_process()'
+        if reason:
+            yield f'model.bbox_head.additions.{index}: {reason}'
 
 
 def _image_obstacles(detector: SingleStageDetector, channels: int) -> Iterator[str]:

@@ -18,7 +18,7 @@ from ..utils.errors import ConfigError
 from .from_config import test_pipelines
 
 # Operators that stay in INT8 where they lie between two convolutions.
-BETWEEN = ('Add', 'Concat', 'MaxPool', 'Relu', 'Resize')
+BETWEEN = ('Add', 'Concat', 'Relu', 'Resize')
 
 
 def calibration_images(cfg: Config, count: int) -> Iterator[np.ndarray]:
@@ -54,9 +54,9 @@ def quantize(
 ) -> None:
     """Write the INT8 version of an exported file (weights, and values between layers).
 
-    Convolutions but the head's last ones are quantised, and what lies between them.
-    Preprocessing, scores, boxes and suppression stay in float32. Inputs, outputs and
-    metadata are those of the file.
+    Convolutions are quantised, and what lies between them, but not the first one and
+    the head's last ones. So preprocessing, scores, boxes and suppression stay in
+    float32. Inputs, outputs and metadata are those of the file.
 
     Args:
         path: A file of :func:`export_onnx`.
@@ -97,33 +97,38 @@ def quantize(
 
 
 def quantized_nodes(nodes: Sequence[Any]) -> list[str]:
-    """Return the names of the nodes to quantise.
+    """Return the names of the nodes to quantise; see :func:`quantize`.
 
     Args:
-        nodes: ONNX nodes of a graph.
+        nodes: A graph's nodes, in their order of execution.
     """
     producers = {name: node for node in nodes for name in node.output}
 
     def before(node: Any) -> list:
         return [producers[name] for name in node.input if name in producers]
 
-    last = [node for node in nodes if node.op_type == 'Conv']
-    ancestors: dict[str, Any] = {}
-    queue = [other for node in last for other in before(node)]
+    depths: dict[str, int] = {}  # convolutions up to a node, with itself
+    has_conv_behind = set()
+    for node in nodes:  # in their order of execution
+        found = [depths[other.name] for other in before(node)]
+        depths[node.name] = max(found, default=0) + (node.op_type == 'Conv')
+    for node in reversed(nodes):
+        if node.op_type == 'Conv' or node.name in has_conv_behind:
+            has_conv_behind.update(other.name for other in before(node))
+    chosen = {
+        node.name: node
+        for node in nodes
+        if node.op_type == 'Conv'
+        and depths[node.name] > 1
+        and node.name in has_conv_behind
+    }
+    queue = [other for node in chosen.values() for other in before(node)]
     while queue:
         node = queue.pop()
-        if node.name not in ancestors:
-            ancestors[node.name] = node
+        if node.op_type in BETWEEN and node.name not in chosen:
+            chosen[node.name] = node
             queue += before(node)
-    # The last convolutions have none behind them; they are the head's outputs.
-    found = {n.name: n for n in ancestors.values() if n.op_type == 'Conv'}
-    queue = [other for node in found.values() for other in before(node)]
-    while queue:
-        node = queue.pop()
-        if node.op_type in BETWEEN and node.name not in found:
-            found[node.name] = node
-            queue += before(node)
-    return sorted(found)
+    return sorted(chosen)
 
 
 class _Reader:

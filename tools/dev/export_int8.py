@@ -1,10 +1,12 @@
-"""Compare exported files with their INT8 versions: AP and latency.
+r"""Compare exported files with their INT8 versions: AP and latency.
 
 Example:
-    python -m tools.dev.export_int8 --run RetinaNet CONFIG CHECKPOINT
+    python -m tools.dev.export_int8 --run RetinaNet CONFIG CHECKPOINT \
+        --untrained 'ConRetinaNet R50' configs/con_retinanet_r50_fpn.py
 
-Calibrates on the config's training images and evaluates on its test set. It writes
-docs/results/export_int8.md.
+Calibrates on a config's training images and evaluates on its test set. Of an untrained
+detector, only the latency is measured, on the first run's images at their own size. It
+writes docs/results/export_int8.md.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import cv2
 import onnxruntime
 import torch
 from mmdet.evaluation import CocoMetric
+from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from mmdet_consistent.analysis.detector import build_dataset, build_model
@@ -52,6 +55,9 @@ def parse_args() -> argparse.Namespace:
         required=True,
         metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
         help='a trained detector; may be repeated',
+    )
+    parser.add_argument(
+        '--untrained', nargs=2, action='append', default=[], metavar=('NAME', 'CONFIG')
     )
     parser.add_argument('--images', type=int, default=64, help='to calibrate on')
     parser.add_argument('--repetitions', type=int, default=60, help='timed images')
@@ -115,30 +121,33 @@ def plain_steps(cfg: Config) -> Config:
     return cfg
 
 
-def measure(run: list, args: argparse.Namespace, folder: Path) -> list[list[str]]:
-    """Return the rows of a trained detector."""
-    name, config, checkpoint = run
-    cfg = plain_steps(Config.fromfile(config))
-    detector = build_model(cfg, checkpoint, 'cpu')
-    paths = {kind: folder / f'{kind}.onnx' for kind in ('float32', 'INT8')}
-    export_onnx(detector, paths['float32'], resize=test_resize(cfg))
-    images = calibration_images(cfg, args.images)
-    quantize(paths['float32'], paths['INT8'], images)
-    sessions = {kind: session_of(path) for kind, path in paths.items()}
+def measure(
+    name: str, detector: Any, cfg: Config, args: argparse.Namespace, trained: bool
+) -> list[list[str]]:
+    """Return the rows of a detector on the data of a config."""
     dataset = build_dataset(cfg)
-    seconds = latencies(sessions, dataset, args.repetitions)
+    resize = test_resize(cfg) if trained else None
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {kind: Path(folder) / f'{kind}.onnx' for kind in ('float32', 'INT8')}
+        export_onnx(detector, paths['float32'], resize=resize)
+        images = calibration_images(cfg, args.images if trained else 2)
+        quantize(paths['float32'], paths['INT8'], images)
+        sessions = {kind: session_of(path) for kind, path in paths.items()}
+        sizes = {kind: path.stat().st_size / 1e6 for kind, path in paths.items()}
+    seconds = latencies(sessions, dataset, args.repetitions if trained else 7)
     rows = []
     for kind, session in sessions.items():
-        values = average_precision(session, dataset)
+        values = average_precision(session, dataset) if trained else {}
         ratio = summarize(ratios(seconds[kind], seconds['float32']))
         spread = '' if kind == 'float32' else f' ({ratio.q1:.2f}–{ratio.q3:.2f})'
+        found = (values.get(metric) for metric in METRIC_NAMES)
         rows.append(
             [
                 f'{name}, {kind}',
-                *(f'{values[metric]:.1f}' for metric in METRIC_NAMES),
+                *('–' if value is None else f'{value:.1f}' for value in found),
                 f'{1000 * summarize(seconds[kind]).median:.1f}',
                 f'{ratio.median:.2f}{spread}',
-                f'{paths[kind].stat().st_size / 1e6:.1f}',
+                f'{sizes[kind]:.1f}',
             ]
         )
         print(*rows[-1], sep='  ', flush=True)
@@ -149,9 +158,16 @@ def main() -> None:
     args = parse_args()
     make_safe()
     rows = []
-    for run in args.run:
-        with tempfile.TemporaryDirectory() as folder:
-            rows += measure(run, args, Path(folder))
+    data = [plain_steps(Config.fromfile(config)) for _, config, _ in args.run]
+    for (name, _, checkpoint), cfg in zip(args.run, data):
+        detector = build_model(cfg, checkpoint, 'cpu')
+        rows += measure(name, detector, cfg, args, trained=True)
+    for name, config in args.untrained:
+        model = Config.fromfile(config).model
+        model.backbone.init_cfg = None
+        detector = MODELS.build(model)
+        detector.init_weights()
+        rows += measure(name, detector, data[0], args, trained=False)
     header = ['', 'AP', 'AP50', 'AP75', 'ms', 'time over float32', 'MB']
     command = shlex.join(['python', '-m', 'tools.dev.export_int8', *sys.argv[1:]])
     page = [
@@ -161,7 +177,8 @@ def main() -> None:
         f'Calibrated on {args.images} training images. Times are of one image through '
         '`tools/predict_onnx.py` without reading it, in onnxruntime with one thread: '
         'the computing time, median of images that both files take in turn; '
-        'quartiles of the ratio in brackets.',
+        'quartiles of the ratio in brackets. A detector without AP is untrained, and '
+        'takes the images at their own size.',
         '; '.join(about_machine().values())
         + f', onnxruntime {onnxruntime.__version__}.',
     ]
