@@ -38,8 +38,10 @@ net (float[1, 3, 8, 8] image, float[3, 3, 1, 1] w) => (float[1, 3, 8, 8] scores)
 
 
 def config():
-    """The quickstart's, with all paths absolute."""
+    """The quickstart's, with three levels and all paths absolute."""
     cfg = tiny_config()
+    cfg.model.neck.num_outs = 3
+    cfg.model.bbox_head.anchor_generator.strides = [8, 16, 32]
     dataset = cfg.train_dataloader.dataset
     dataset.data_root = str(ROOT / dataset.data_root)
     return cfg
@@ -92,7 +94,7 @@ def test_calibration_images_are_the_training_sets_as_the_detector_sees_them():
 
 def test_config_without_training_images_is_refused():
     cfg = config()
-    del cfg.train_dataloader
+    cfg.train_dataloader = None
     with pytest.raises(ConfigError, match=r'train_dataloader\.dataset: there is no im'):
         next(calibration_images(cfg, 1))
     with pytest.raises(ConfigError, match=r'test_dataloader\.dataset is missing'):
