@@ -133,12 +133,6 @@ def _obstacles(
     yield from _addition_obstacles(head)
     yield from _part_obstacles(detector, head)
     yield from _image_obstacles(detector, channels)
-    if nms and getattr(head, 'with_score_voting', False):
-        yield (
-            'model.bbox_head.score_voting=True moves boxes after the suppression, which'
-            ' the exported file would not do: set it to False, or export without '
-            'suppression: --no-nms'
-        )
     if nms:
         yield from _suppression_obstacles(head.test_cfg or {})
 

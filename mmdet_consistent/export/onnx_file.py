@@ -98,7 +98,8 @@ def _export(model: DeployableDetector, path: Union[str, Path], facts: dict) -> N
         )
     proto = onnx.load_from_string(buffer.getvalue())
     if model.nms:
-        proto = append_suppression(proto, model.test_cfg)
+        votes = getattr(model.head, 'with_score_voting', False)
+        proto = append_suppression(proto, model.test_cfg, votes)
     for name, value in facts.items():
         proto.metadata_props.add(key=name, value=json.dumps(value))
     onnx.checker.check_model(proto, full_check=True)
