@@ -108,7 +108,7 @@ def quantized_nodes(nodes: Sequence[Any]) -> list[str]:
         return [producers[name] for name in node.input if name in producers]
 
     depths: dict[str, int] = {}  # convolutions up to a node, with itself
-    has_conv_behind = set()
+    has_conv_behind: set[str] = set()
     for node in nodes:  # in their order of execution
         found = [depths[other.name] for other in before(node)]
         depths[node.name] = max(found, default=0) + (node.op_type == 'Conv')
