@@ -16,7 +16,7 @@ import onnxruntime
 
 
 class OpenVino:
-    """A file in OpenVINO, on the CPU, by the methods of onnxruntime's session."""
+    """Runs a file with OpenVINO on the CPU, by the methods of onnxruntime's session."""
 
     def __init__(self, path: str) -> None:
         import openvino

@@ -49,8 +49,8 @@ def predict_batch(
     """Decode and score a batch by the head's own ``predict_by_feat``.
 
     The images of a batch are put below each other, as if they were one tall image with
-    N times as many rows of cells, so that mmdet's code for one image does them all.
-    Three things are exchanged for the call: the priors, which repeat for each image,
+    N times as many rows of cells, so that mmdet's code for one image handles them all.
+    Three things are replaced during the call: the priors, which repeat for each image,
     the selection of the best, whose number depends on the data, and the suppression.
 
     Args:
@@ -113,7 +113,7 @@ def predict_batch(
 
 def _stack_images(x: Tensor, width: int) -> Tensor:
     """Put the images of (N, D, H, W) below each other: (1, D, N·H, W)."""
-    # The copy is for free: mmdet's code makes the channels the last axis again. The
+    # The copy is free: mmdet's code makes the channels the last axis again. The
     # width comes from the features, since tracing takes it for a constant where a head
     # has reshaped its outputs.
     rows = x.permute(0, 2, 3, 1).reshape(1, -1, width, x.shape[1])
