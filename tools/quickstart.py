@@ -171,7 +171,8 @@ def quick_config(name: str, args: argparse.Namespace) -> Config:
     cfg.log_level = 'ERROR'
     cfg.randomness.seed = args.seed
     cfg.default_hooks.checkpoint.max_keep_ckpts = 1
-    cfg.resume = not args.restart
+    if Path(cfg.work_dir, 'last_checkpoint').is_file() and not args.restart:
+        cfg.update(resume=True, load_from=None)
     if args.smoke:
         cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = 1
         cfg.train_dataloader.batch_size = 2

@@ -137,10 +137,6 @@ class LocalizationConfidence(Addition):
             results.scores = self._temper(results.scores, confidences)
         return base(results, cfg, rescale, with_nms, img_meta)
 
-    def final_scores(self, scores: Tensor, values: Tensor) -> Tensor:
-        """Return tempered scores (…, K) from plain ones and one logit (…, 1)."""
-        return self._temper(scores, values.sigmoid())
-
     def _logits(self, head: Any, bbox_preds: list[Tensor]) -> list[Tensor]:
         """Return the logits of each level, (N, A, H, W)."""
         return [values.squeeze(2) for values in head.addition_values(self, bbox_preds)]

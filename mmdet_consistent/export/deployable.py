@@ -6,24 +6,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmdet.models.data_preprocessors import DetDataPreprocessor
-from mmdet.models.dense_heads import RetinaHead, SSDHead
+from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.detectors import SingleStageDetector
-from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder, TBLRBBoxCoder
+from mmdet.models.task_modules.coders import (
+    DeltaXYWHBBoxCoder,
+    DistancePointBBoxCoder,
+    TBLRBBoxCoder,
+)
 from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
 
-from ..heads import ConsistentMixin
+from ..heads.addition import Addition
 from ..utils.errors import ConfigError
+from .batch_predict import BY_ANCHOR, BY_SCORE, predict_batch, selects_anchors
 
-# What DeployableDetector does in their place; it knows mmdet's and our own.
-PREDICTS = [
-    'predict',
-    'predict_by_feat',
-    '_predict_by_feat_single',
-    '_bbox_post_process',
-]
+# Methods that are called, or whose work is done here: mmdet's and our own are known.
+PREDICTS = ['predict', 'predict_by_feat', '_bbox_post_process']
 OURS = ('mmdet', 'mmdet_consistent')
-CODERS = (DeltaXYWHBBoxCoder, TBLRBBoxCoder)
+CODERS = (DeltaXYWHBBoxCoder, TBLRBBoxCoder, DistancePointBBoxCoder)
 PREPARES = (DetDataPreprocessor.forward, ImgDataPreprocessor.forward)
 PROBE = (320, 352)  # height and width of an image in pixels
 
@@ -36,61 +36,60 @@ class DeployableDetector(nn.Module):
     free; anchors are generated from the sizes of the features.
 
     Args:
-        detector: RetinaNet, SSD, or a consistent version of them, in any variant; it
-            is put into evaluation mode.
+        detector: A detector with one of mmdet's anchor-based heads, or a consistent
+            version of them, in any variant; it is put into evaluation mode.
         nms: Whether a non-maximum suppression follows. If so, only the best candidates
-            of each level are decoded and returned, otherwise all anchors.
+            of each level are returned, otherwise all anchors.
+        channels: Channels of the images: 3, or 1 for grayscale.
 
     Raises:
         ConfigError: If the detector has a part that can't be exported.
     """
 
-    def __init__(self, detector: SingleStageDetector, nms: bool) -> None:
+    def __init__(
+        self, detector: SingleStageDetector, nms: bool, channels: int = 3
+    ) -> None:
         super().__init__()
         self.detector = detector
         self.eval()
-        for obstacle in _obstacles(detector, nms):
+        for obstacle in _obstacles(detector, nms, channels):
             raise ConfigError(obstacle)
         self.head: Any = detector.bbox_head
         self.preprocessor: Any = detector.data_preprocessor
-        self.nms = nms
+        self.nms, self.channels = nms, channels
         self.test_cfg = self.head.test_cfg
 
-    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Detect objects in a batch of images.
 
         Args:
-            images: Pixels, RGB, (N, H, W, 3) uint8; smaller images are in the upper
-                left corner.
+            images: Pixels, RGB or gray, (N, H, W, 3 or 1) uint8; smaller images are in
+                the upper left corner.
             sizes: Height and width of each image in pixels, (N, 2) int64.
 
         Returns:
-            Boxes (N, A, 4), xyxy in pixels of ``images``, clipped to the image, and
-            scores (N, A, C). With ``nms``: boxes (N, M, 4), scores (N, M) and
-            labels (N, M) int64 of at most ``nms_pre`` candidates per level, where
-            entries with score -1 are no candidates.
+            Boxes (N, M, 4), xyxy in pixels of ``images``, clipped to the image, and
+            scores (N, M, C). With ``nms`` they are of at most ``nms_pre`` candidates
+            per level, where a score of -1 means that a box is no candidate for a class.
         """
         features = self.detector.extract_feat(self._preprocess(images, sizes))
-        cls_scores, bbox_preds = self.head(features)
-        rows = [
-            self._level(level, *maps)
-            for level, maps in enumerate(zip(features, cls_scores, bbox_preds))
-        ]
-        boxes, scores, *labels = (torch.cat(part, dim=1) for part in zip(*rows))
-        last_coder = getattr(self.head.bbox_coder, 'stages', [self.head.bbox_coder])[-1]
-        if getattr(last_coder, 'clip_border', True):
+        boxes, scores, clips = predict_batch(
+            self.head, features, self.head(features), self.nms
+        )
+        if clips:
             limit = sizes.flip(1).repeat(1, 2)[:, None].float()
             boxes = torch.minimum(boxes.clamp(min=0), limit)
-        if self.nms and self.test_cfg.get('min_bbox_size', -1) >= 0:
-            has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+        smallest = self.test_cfg.get('min_bbox_size', -1) if self.nms else -1
+        if smallest >= 0 and not selects_anchors(self.head):  # PAA doesn't read it
+            has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1, keepdim=True)
             scores = scores.masked_fill(~has_area, -1.0)
-        return boxes, scores, *labels
+        return boxes, scores
 
     def _preprocess(self, images: Tensor, sizes: Tensor) -> Tensor:
-        """Normalise and pad as the detector does. Return (N, 3, H', W')."""
+        """Normalise and pad as the detector does. Return (N, 3 or 1, H', W')."""
         preprocessor, pad_value = self.preprocessor, float(self.preprocessor.pad_value)
         x = images.permute(0, 3, 1, 2).float()
-        if not preprocessor._channel_conversion:  # the detector expects BGR
+        if not preprocessor._channel_conversion:  # the detector expects BGR, or gray
             x = x.flip(1)
         x = (x - getattr(preprocessor, 'mean', 0.0)) / getattr(preprocessor, 'std', 1.0)
         height, width = x.shape[-2:]
@@ -104,70 +103,25 @@ class DeployableDetector(nn.Module):
             x = F.pad(x, (0, -width % divisor, 0, -height % divisor), value=pad_value)
         return x
 
-    def _level(
-        self, level: int, features: Tensor, logits: Tensor, deltas: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Return boxes and scores of a level; with ``nms`` of its best candidates.
 
-        Args:
-            level: Index of the level.
-            features: (N, F, H, W).
-            logits: (N, A·C, H, W), of a cascade (N, K·A·C, H, W); with a softmax, C
-                includes the background.
-            deltas: (N, A·(S·4 + E), H, W).
-        """
-        head, coder = self.head, self.head.bbox_coder
-        anchors = head.prior_generator.single_level_grid_priors(
-            features.shape[-2:], level, dtype=deltas.dtype, device=deltas.device
-        )
-        # Tracing takes shapes of what a head has reshaped for constants.
-        batch = features.shape[0]
-        if isinstance(head, ConsistentMixin):
-            [logits] = head.merge_scores([logits])
-        logits = _rows(batch, logits, head.cls_out_channels)
-        is_sigmoid = head.use_sigmoid_cls
-        scores = logits.sigmoid() if is_sigmoid else logits.softmax(dim=-1)[..., :-1]
-        rows = _rows(batch, deltas, coder.encode_size)
-        if self.nms:
-            # Padding with rows that are no candidates lets top-k take a fixed number.
-            limit, classes = self.test_cfg.nms_pre, scores.shape[-1]
-            flat = F.pad(scores.flatten(1), (0, limit), value=-1.0)
-            best, index = flat.topk(limit, dim=1)
-            index = index.masked_fill(best < 0, 0)
-            row = index // classes
-            anchors = anchors[row]
-            rows = rows.gather(1, row[..., None].repeat(1, 1, rows.shape[-1]))
-            scores = best.clamp(min=0)[..., None]
-        else:
-            # (expand() would fix the batch size while tracing.)
-            anchors = anchors.repeat(batch, 1, 1)
-        boxes = coder.decode(
-            anchors.reshape(-1, 4), rows.reshape(-1, coder.encode_size)
-        ).reshape(batch, -1, 4)
-        for addition in getattr(head, 'additions', ()):
-            values = rows[..., head.addition_slice(addition)]
-            scores = addition.final_scores(scores, values)
-        if not self.nms:
-            return boxes, scores
-        rejected = best <= self.test_cfg.get('score_thr', 0)
-        return boxes, scores[..., 0].masked_fill(rejected, -1.0), index % classes
-
-
-def _rows(batch: int, x: Tensor, depth: int) -> Tensor:
-    """Reshape (N, A·D, H, W) to (N, H·W·A, D), one row per anchor in their order."""
-    return x.permute(0, 2, 3, 1).reshape(batch, -1, depth)
-
-
-def _obstacles(detector: SingleStageDetector, nms: bool) -> Iterator[str]:
+def _obstacles(
+    detector: SingleStageDetector, nms: bool, channels: int
+) -> Iterator[str]:
     """Yield what is in the way of an export. Only the first one is reliable."""
     head: Any = getattr(detector, 'bbox_head', None)
     part = f'model.type={type(detector).__name__!r} has no bbox_head and'
     if head is not None:
         part = f'model.bbox_head.type={type(head).__name__!r}'
-    if not isinstance(head, (RetinaHead, SSDHead)):
+    if not isinstance(head, AnchorHead):
         yield (
-            f"{part} cannot be exported: only mmdet's RetinaHead and SSDHead and heads "
+            f"{part} cannot be exported: only mmdet's anchor-based heads and heads "
             'derived from them can'
+        )
+    if type(head)._predict_by_feat_single not in (*BY_SCORE, *BY_ANCHOR):
+        yield (
+            f'{part} cannot be exported: it has its own _predict_by_feat_single(), and '
+            "the exported file can only do that of mmdet's BaseDenseHead, GFLHead or "
+            'PAAHead'
         )
     owners: list[tuple[Any, str]] = [(head, method) for method in PREDICTS]
     for owner, method in [*owners, (detector, 'predict')]:
@@ -176,21 +130,40 @@ def _obstacles(detector: SingleStageDetector, nms: bool) -> Iterator[str]:
                 f'{type(owner).__name__} cannot be exported: it has its own {method}(),'
                 ' which the exported file would not do'
             )
-    for index, addition in enumerate(getattr(head, 'additions', ())):
-        reason = addition.not_exported()
-        if reason:
-            yield f'model.bbox_head.additions.{index}: {reason}'
+    yield from _addition_obstacles(head)
     yield from _part_obstacles(detector, head)
-    try:
-        with torch.no_grad():
-            detector.extract_feat(next(detector.parameters()).new_zeros(1, 3, *PROBE))
-    except RuntimeError as error:
-        yield (
-            'model.backbone cannot be exported: it takes no images of three channels, '
-            f'as the exported file does ({error})'
-        )
+    yield from _image_obstacles(detector, channels)
     if nms:
         yield from _suppression_obstacles(head.test_cfg or {})
+
+
+def _addition_obstacles(head: Any) -> Iterator[str]:
+    """Yield the additions that the exported file would not follow."""
+    for index, addition in enumerate(getattr(head, 'additions', ())):
+        reason = addition.not_exported()
+        changes_scores = type(addition).post_process is not Addition.post_process
+        if changes_scores and selects_anchors(head):
+            reason = f'{type(head).__name__} is exported without its post_process()'
+        if reason:
+            yield f'model.bbox_head.additions.{index}: {reason}'
+
+
+def _image_obstacles(detector: SingleStageDetector, channels: int) -> Iterator[str]:
+    """Yield why the detector does not take images of so many channels."""
+    weight = next(detector.parameters())
+    images = [torch.zeros(channels, *PROBE, dtype=torch.uint8, device=weight.device)]
+    part = 'data_preprocessor'
+    try:
+        prepared = detector.data_preprocessor(dict(inputs=images))['inputs']
+        part = 'backbone'
+        with torch.no_grad():
+            detector.extract_feat(prepared)
+    except (RuntimeError, AssertionError, IndexError) as error:
+        count = 'one channel' if channels == 1 else 'three channels'
+        yield (
+            f'model.{part} cannot be exported: it takes no images of {count}, as the '
+            f'test pipeline loads them ({error})'
+        )
 
 
 def _part_obstacles(detector: SingleStageDetector, head: Any) -> Iterator[str]:

@@ -37,9 +37,8 @@ def test_resize(cfg: Config) -> Optional[dict]:
         ConfigError: If the pipeline changes images in another way, or the joined test
             sets are resized differently. The message names the step.
     """
-    tested_datasets(cfg)  # raises where there is none
     found = []
-    for pipeline in _pipelines(cfg.test_dataloader.dataset):
+    for pipeline in test_pipelines(cfg):
         steps = [_resizing(step) for step in pipeline]
         found.append([resize for resize in steps if resize is not None])
     if any(len(resizes) > 1 or resizes != found[0] for resizes in found):
@@ -48,6 +47,36 @@ def test_resize(cfg: Config) -> Optional[dict]:
             f'are resized more than once, or differently in joined sets: {found}'
         )
     return found[0][0] if found[0] else None
+
+
+def test_pipelines(cfg: Config) -> list[list]:
+    """Return the steps of each joined test set, followed by those of its wrappers.
+
+    Raises:
+        ConfigError: If there is no test set.
+    """
+    tested_datasets(cfg)  # raises where there is none
+    return list(_pipelines(cfg.test_dataloader.dataset))
+
+
+def image_channels(cfg: Config) -> int:
+    """Return the channels of the images that the test pipeline loads: 3, or 1 if gray.
+
+    Raises:
+        ConfigError: If joined test sets differ.
+    """
+    steps = [step for pipeline in test_pipelines(cfg) for step in pipeline]
+    kinds = {
+        step.get('color_type', DEFAULTS['color_type'])
+        for step in steps
+        if transform_class(step) in LOADS
+    }
+    if len(kinds) > 1:
+        raise ConfigError(
+            'test_dataloader.dataset: the exported file takes images of one color_type,'
+            f' but joined sets are loaded by {sorted(kinds)}'
+        )
+    return 1 if kinds == {'grayscale'} else 3
 
 
 def _pipelines(dataset: Any, after: Sequence = ()) -> Iterator[list]:
@@ -62,6 +91,8 @@ def _resizing(step: Any) -> Optional[dict]:
     """Return what a Resize does to an image, and None for a step that does nothing."""
     kind = transform_class(step)
     options = {name: step.get(name, right) for name, right in DEFAULTS.items()}
+    if kind in LOADS and options['color_type'] == 'grayscale':
+        options['color_type'] = DEFAULTS['color_type']  # the file takes either
     if kind in RESIZES and step.get('scale') is not None:
         scale = step['scale']
         scale = [scale, scale] if isinstance(scale, (int, float)) else list(scale)

@@ -14,6 +14,7 @@ from torch.onnx import register_custom_op_symbolic, symbolic_helper
 
 from ..utils.atomic import write
 from ..utils.errors import ConfigError
+from .deform import traceable_deform_convs
 from .deployable import DeployableDetector
 
 OPSET = 17
@@ -32,6 +33,7 @@ def export_onnx(
     nms: bool = True,
     resize: Optional[dict] = None,
     classes: Optional[Sequence[str]] = None,
+    channels: int = 3,
 ) -> None:
     """Write a detector to one ONNX file for any batch size, height and width.
 
@@ -46,22 +48,22 @@ def export_onnx(
         resize: ``scale`` and ``keep_ratio`` of the test pipeline; stored in the file
             for the program that prepares images. Default: it leaves them as they are.
         classes: Class names; stored in the file.
+        channels: Channels of the images: 3, or 1 for grayscale.
 
     Raises:
         ConfigError: If the detector can't be exported, or a package is missing.
     """
     modes = {module: module.training for module in detector.modules()}
     try:
-        _export(detector, path, nms, dict(resize=resize, classes=list(classes or ())))
+        facts = dict(resize=resize, classes=list(classes or ()), channels=channels)
+        _export(DeployableDetector(detector, nms, channels), path, dict(facts, nms=nms))
     finally:
         for module, training in modes.items():  # train() would change its children's
             module.training = training
 
 
-def _export(
-    detector: SingleStageDetector, path: Union[str, Path], nms: bool, facts: dict
-) -> None:
-    """Write the file. Leaves the detector in evaluation mode."""
+def _export(model: DeployableDetector, path: Union[str, Path], facts: dict) -> None:
+    """Write the file."""
     try:
         import onnx
 
@@ -71,17 +73,16 @@ def _export(
             f'{error.name} is needed to export: pip install "mmdet_consistent[export]"'
         ) from error
 
-    model = DeployableDetector(detector, nms)
-    names = ['boxes', 'scores', 'labels'] if nms else ['boxes', 'scores']
-    outputs = [f'candidate_{name}' if nms else name for name in names]
-    images = torch.zeros(*EXAMPLE, 3, dtype=torch.uint8)
+    names = ['boxes', 'scores']
+    outputs = [f'candidate_{name}' if model.nms else name for name in names]
+    images = torch.zeros(*EXAMPLE, model.channels, dtype=torch.uint8)
     sizes = torch.tensor([EXAMPLE[1:]] * EXAMPLE[0])
     axes = dict(images={0: 'batch', 1: 'height', 2: 'width'}, sizes={0: 'batch'})
     axes.update({name: {0: 'batch', 1: 'rows'} for name in outputs})
     if tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 1):
         register_custom_op_symbolic('aten::unflatten', _unflatten, OPSET)
     buffer: Any = io.BytesIO()
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), traceable_deform_convs():
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
         warnings.simplefilter('ignore', DeprecationWarning)
         warnings.filterwarnings('ignore', 'Constant folding')
@@ -96,9 +97,10 @@ def _export(
             **_BY_TRACING,
         )
     proto = onnx.load_from_string(buffer.getvalue())
-    if nms:
-        proto = append_suppression(proto, model.test_cfg, model.head.num_classes)
-    for name, value in dict(facts, nms=nms).items():
+    if model.nms:
+        votes = getattr(model.head, 'with_score_voting', False)
+        proto = append_suppression(proto, model.test_cfg, votes)
+    for name, value in facts.items():
         proto.metadata_props.add(key=name, value=json.dumps(value))
     onnx.checker.check_model(proto, full_check=True)
     write(path, proto.SerializeToString())

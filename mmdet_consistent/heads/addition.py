@@ -128,15 +128,6 @@ class Addition(nn.Module):
         """
         return base(*args, **kwargs)
 
-    def final_scores(self, scores: Tensor, values: Tensor) -> Tensor:
-        """Return the scores that rank the boxes, for an export.
-
-        Args:
-            scores: Plain scores, (…, K), above 0.
-            values: The addition's own values, (…, ``num_values``).
-        """
-        return scores
-
     def not_exported(self) -> Optional[str]:
         """Return why this addition cannot be exported, or ``None``."""
         return None

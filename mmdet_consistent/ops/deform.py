@@ -19,13 +19,13 @@ class Shape(NamedTuple):
     offset_groups: int
 
 
-def _points(
+def sampling_points(
     input: Tensor, offset: Tensor, weight: Tensor, shape: Shape
 ) -> tuple[Tensor, Tensor]:
-    """Positions of the kernel's points, y and x: (B, groups, KH, KW, OH, OW) each."""
+    """Return the kernel points' y and x: (B, groups, KH, KW, OH, OW) each."""
     kernel_h, kernel_w = weight.shape[2:]
     out_h, out_w = offset.shape[2:]
-    offset = offset.reshape(len(input), -1, kernel_h, kernel_w, 2, out_h, out_w)
+    offset = offset.reshape(input.shape[0], -1, kernel_h, kernel_w, 2, out_h, out_w)
 
     def grid(axis: int, points: int, outputs: int) -> Tensor:
         starts = torch.arange(outputs, device=offset.device) * shape.stride[axis]
@@ -42,7 +42,7 @@ def _convolve(
 ) -> Tensor:
     """Convolve. Differentiable by all tensors."""
     batch, channels, height, width = input.shape
-    y, x = _points(input, offset, weight, shape)
+    y, x = sampling_points(input, offset, weight, shape)
     rows_of, of_rows = padded_corners(y, height)
     columns_of, of_columns = padded_corners(x, width)
     pixels = (rows_of[..., :, None] * width + columns_of[..., None, :]).flatten(-2)
@@ -114,7 +114,7 @@ def _backward(
             *_numbers(shape, mask),
         )
         found = dict(zip(('input', 'weight', 'offset', 'mask'), grads))
-        y, x = _points(input, offset, weight, shape)
+        y, x = sampling_points(input, offset, weight, shape)
         (height, width), inside = input.shape[2:], (y > -1) & (x > -1)
         # mmcv differentiates by an offset only there; torchvision also where a point
         # is exactly one pixel outside.

@@ -12,7 +12,7 @@ from mmdet.datasets.transforms import Resize
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
-from mmdet_consistent.export.from_config import class_names
+from mmdet_consistent.export.from_config import class_names, image_channels
 from mmdet_consistent.export.from_config import test_resize as resize_of
 from mmdet_consistent.utils.errors import ConfigError
 from tests.support.processes import ROOT
@@ -74,23 +74,37 @@ def coco(*steps, **options):
     return dict(type='CocoDataset', pipeline=[LOAD, *steps, PACK], **options)
 
 
-def prepared(image, resize):
+def prepared(image, resize, channels):
     """The image as the program that runs the exported file prepares it."""
     tool = runpy.run_path(str(ROOT / 'tools/predict_onnx.py'))
-    pixels = cv2.imread(str(image))
+    flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+    pixels = cv2.imread(str(image), flag)
     return tool['resized'](pixels, **resize) if resize else pixels
 
 
 @given(load=st.sampled_from(LOADS), steps=st.lists(st.sampled_from(STEPS), max_size=3))
 def test_exported_resize_equals_the_pipeline_or_is_refused(image, load, steps):
     pipeline = [load, *steps, PACK]
+    cfg = config(dict(type='CocoDataset', pipeline=pipeline))
     try:
-        resize = resize_of(config(dict(type='CocoDataset', pipeline=pipeline)))
+        resize = resize_of(cfg)
     except ConfigError:
         return
     data = Compose(pipeline)(dict(img_path=str(image), img_id=0))
     expected = data['inputs'].permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(prepared(image, resize), expected)
+    found = prepared(image, resize, image_channels(cfg))
+    np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+
+
+def test_grayscale_images_are_exported_as_such_but_not_in_part():
+    gray = dict(LOAD, color_type='grayscale')
+    sets = [dict(type='CocoDataset', pipeline=[load, PACK]) for load in (LOAD, gray)]
+    assert [image_channels(config(dataset)) for dataset in sets] == [3, 1]
+    with pytest.raises(ConfigError, match=r"loaded by \['color', 'grayscale'\]"):
+        image_channels(config(*sets))
+    unchanged = dict(LOAD, color_type='unchanged')
+    with pytest.raises(ConfigError, match=r"File\(color_type='unchanged'\)"):
+        resize_of(config(dict(type='CocoDataset', pipeline=[unchanged, PACK])))
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,18 @@
 import json
 import re
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.models.dense_heads import RetinaHead
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 import mmdet_consistent
 from mmdet_consistent.utils.errors import ConfigError
+from tests.support.exporting import assert_same_detections, by_mmdet, make_images
 
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnx')
@@ -106,54 +105,6 @@ def build(kind, **test_cfg):
     return detector
 
 
-def make_images(batch, height, width):
-    """Images of several sizes in one array, and the size of each."""
-    rng = np.random.default_rng(batch * height)
-    sizes = [(height - 7 * i, width - 5 * i) for i in range(batch)]
-    images = np.zeros((batch, height, width, 3), np.uint8)
-    for image, (high, wide) in zip(images, sizes):
-        noise = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
-        image[:high, :wide] = cv2.resize(noise, (wide, high))
-    return images, np.array(sizes, np.int64)
-
-
-def by_mmdet(detector, images, sizes, **test_cfg):
-    """mmdet's own preprocessing and prediction; with test_cfg, no suppression."""
-    inputs, samples = [], []
-    for image, (high, wide) in zip(images, sizes.tolist()):
-        bgr = image[:high, :wide, ::-1].transpose(2, 0, 1).copy()
-        inputs.append(torch.from_numpy(bgr))
-        meta = dict(
-            img_shape=(high, wide), ori_shape=(high, wide), scale_factor=(1.0, 1.0)
-        )
-        samples.append(DetDataSample(metainfo=meta))
-    with torch.no_grad():
-        data = dict(inputs=inputs, data_samples=samples)
-        if not test_cfg:
-            return [s.pred_instances for s in detector.test_step(data)]
-        data = detector.data_preprocessor(data)
-        return detector.bbox_head.predict_by_feat(
-            *detector.bbox_head(detector.extract_feat(data['inputs'])),
-            batch_img_metas=[sample.metainfo for sample in data['data_samples']],
-            cfg=ConfigDict(min_bbox_size=-1, **test_cfg),
-            rescale=False,
-            with_nms=False,
-        )
-
-
-def rows(boxes, scores, labels):
-    return np.concatenate([boxes, scores[:, None], 100 * labels[:, None]], axis=1)
-
-
-def assert_same_set(found, expected):
-    """Each row has its twin; the order of equal scores does not matter."""
-    apart = np.abs(found[:, None] - expected[None])
-    tolerance = np.array([1e-4] * 6) * np.maximum(1, np.abs(expected))
-    twins = (apart <= tolerance).all(axis=2)
-    for axis in (0, 1):
-        assert twins.any(axis=axis).all(), apart.max(2).min(1)
-
-
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory):
     done = {}
@@ -177,16 +128,7 @@ def test_export_with_suppression_equals_mmdet(exported, kind):
         images, sizes = make_images(*shape)
         boxes, scores, labels = session.run(None, dict(images=images, sizes=sizes))
         expected = by_mmdet(detector, images, sizes)
-        for i, found in enumerate(expected):
-            count = len(found)
-            assert count > 3, 'the test needs detections'
-            np.testing.assert_allclose(scores[i, :count], found.scores, atol=1e-4)
-            assert_same_set(
-                rows(boxes[i, :count], scores[i, :count], labels[i, :count]),
-                rows(*(found[k].numpy() for k in ('bboxes', 'scores', 'labels'))),
-            )
-            assert (labels[i, count:] == -1).all()
-            assert (scores[i, count:] == 0).all()
+        assert_same_detections((boxes, scores, labels), expected)
 
 
 @pytest.mark.slow

@@ -72,6 +72,13 @@ def test_detections_are_printed_with_or_without_names_and_resizing(
     assert cv2.imread('drawn/0.png').any()
 
 
+def test_openvino_prints_the_same_detections(folder, capsys):
+    pytest.importorskip('openvino', reason='the other engine')
+    save(nms=True, resize=None, classes=['cat', 'dog'])
+    predict('a/0.png', '--backend', 'openvino')
+    assert capsys.readouterr().out == 'a/0.png dog 0.900 1.0 2.0 9.0 8.0\n'
+
+
 def test_image_that_is_missing_or_none_is_named(folder):
     save(nms=True, resize=None, classes=[])
     (folder / 'text.png').write_text('no image')

@@ -18,7 +18,6 @@ from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.utils import InstanceList
 from torch import Tensor, nn
 
-from ...losses.layout import flatten_levels
 from ..box_loss import IOU_LOSSES
 from ..consistent_mixin import ConsistentMixin
 from ..first_stage import as_base_head, other_output_names
@@ -141,20 +140,23 @@ class GenericStages(ConsistentMixin):
         Returns:
             Levels of (N, A·4, H, W).
         """
-        sizes = [scores.shape[-2:] for scores in cls_scores]
-        stages = self.split_preds(bbox_preds)
-        stages[0] = self.first_stage_deltas(stages[0])
         levels = []
-        for level, deltas in enumerate(zip(*stages)):
+        for level, (scores, preds) in enumerate(zip(cls_scores, bbox_preds)):
+            batch, size = len(preds), scores.shape[-2:]
             anchors = self.prior_generator.single_level_grid_priors(
-                sizes[level], level, dtype=deltas[0].dtype, device=deltas[0].device
-            )
-            anchors = anchors.repeat(len(deltas[0]), 1)
+                size, level, dtype=preds.dtype, device=preds.device
+            ).repeat(batch, 1)
+            rows = preds.permute(0, 2, 3, 1).reshape(-1, sum(self.output_sizes))
+            deltas = list(rows.split(self.output_sizes, dim=1)[: self.reg_stages])
+            deltas[0] = self.first_stage_rows(deltas[0], level)
             boxes = anchors
             for stage, values in zip(self.stages, deltas):
-                rows = flatten_levels([values], 4).flatten(0, 1)
-                boxes = stage.bbox_coder.decode(boxes, rows)
-            rows = self.stages[0].bbox_coder.encode(anchors, boxes)
-            rows = rows.view(len(deltas[0]), *sizes[level], -1)
-            levels.append(rows.permute(0, 3, 1, 2))
+                boxes = stage.bbox_coder.decode(boxes, values)
+            composed = self.stages[0].bbox_coder.encode(anchors, boxes)
+            composed = composed.reshape(batch, *size, -1)
+            levels.append(composed.permute(0, 3, 1, 2))
         return levels
+
+    def first_stage_rows(self, rows: Tensor, level: int) -> Tensor:
+        """Return what the first stage's box coder decodes, (P, 4), from its outputs."""
+        return rows

@@ -78,11 +78,15 @@ class DistributionStages(GenericStages):
     def first_stage_deltas(self, levels: list[Tensor]) -> list[Tensor]:
         """Return the distributions' means in pixels: levels of (N, 4, H, W)."""
         distances = []
-        for scores, stride in zip(levels, self.prior_generator.strides):
-            rows = self.integral(scores.permute(0, 2, 3, 1)) * stride[0]
+        for level, scores in enumerate(levels):
+            rows = self.first_stage_rows(scores.permute(0, 2, 3, 1), level)
             size = (len(scores), *scores.shape[2:], 4)
             distances.append(rows.view(size).permute(0, 3, 1, 2))
         return distances
+
+    def first_stage_rows(self, rows: Tensor, level: int) -> Tensor:
+        """Return the distributions' means in pixels, (P, 4)."""
+        return self.integral(rows) * self.prior_generator.strides[level][0]
 
     def composed_deltas(
         self, cls_scores: list[Tensor], bbox_preds: list[Tensor]
