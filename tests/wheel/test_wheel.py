@@ -137,6 +137,11 @@ def test_importing_adds_our_modules_alone(looked_up):
 
 
 @pytest.mark.slow
+@pytest.mark.works_with(
+    '`mmengine.hub`',
+    'get configs and models by name',
+    'downstream.md#hub-and-mim',
+)
 def test_installed_configs_are_found_by_prefix_and_by_the_hub(looked_up):
     assert tuple(looked_up['text']) == SOME
     for name, config in looked_up['text'].items():

@@ -20,7 +20,7 @@ from tools.dev import ROOT, operators
 from tools.dev.study import fine_tuning
 from tools.dev.study.report import page_from_csv
 
-from . import checks, gpu_page, metafile, model_zoo, readme
+from . import checks, gpu_page, metafile, model_zoo, readme, works_with
 from .blocks import with_block
 from .links import broken_links
 
@@ -35,6 +35,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     'docs/model_zoo.md': model_zoo.page,
     'docs/results/gpu.md': gpu_page.page,
     'docs/results/operators.md': operators.page,
+    'docs/works_with.md': works_with.page,
     **{
         f'docs/results/{path.stem}.md': partial(page_from_csv, path)
         for path in sorted(ROOT.glob('docs/results/*.csv'))
