@@ -154,7 +154,7 @@ def test_baseline_fine_tunes_into_a_consistent_detector(tmp_path, capsys):
 @pytest.mark.works_with(
     '`torchrun`',
     'train on several machines, test in several processes',
-    'reliability.md#several-machines',
+    'clusters.md#several-machines',
 )
 def test_two_nodes_train_and_two_processes_test(tmp_path):
     """Two agents of torchrun on the loopback stand for two machines."""

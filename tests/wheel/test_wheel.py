@@ -41,7 +41,7 @@ def test_wheel_holds_package_types_configs_and_tools(wheel):
     configs = {name for name in packed if re.fullmatch(r'configs/.*\.py', name)}
     assert configs == {f'configs/{name}' for name in CONFIGS}
     assert {'model-index.yml', 'configs/metafile.yml'} <= packed
-    scripts = ('dist_train.sh', 'dist_test.sh', 'dist_launch.sh')
+    scripts = ('dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'launch.sh')
     tools = ('train.py', 'test.py', *scripts, 'analyze.py')
     assert {f'tools/{name}' for name in tools} <= packed
     unwanted = ('setup', 'quickstart', 'pyc', 'tests/', 'tools/dev')
