@@ -1,4 +1,5 @@
 # Starts the processes of dist_*.sh and slurm_*.sh, which source this file.
+# shellcheck shell=bash
 
 # Set PYTHON, unless it is set, to the active environment's python or .venv's.
 choose_python() {
