@@ -20,7 +20,7 @@ from tools.dev import ROOT, operators
 from tools.dev.study import fine_tuning
 from tools.dev.study.report import page_from_csv
 
-from . import checks, gpu_page, metafile, model_zoo, readme, works_with
+from . import checks, detectors, gpu_page, metafile, model_zoo, readme, works_with
 from .blocks import with_block
 from .links import broken_links
 
@@ -31,6 +31,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     'configs/metafile.yml': metafile.metafile,
     'model-index.yml': metafile.model_index,
     'docs/checks.md': checks.page,
+    'docs/choosing.md#detectors': detectors.table,
     'docs/fine_tuning.md#fine_tuning': fine_tuning.render,
     'docs/model_zoo.md': model_zoo.page,
     'docs/results/gpu.md': gpu_page.page,
