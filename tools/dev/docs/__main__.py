@@ -4,6 +4,7 @@ Example:
     python -m tools.dev.docs            # write what is out of date, check the links
     python -m tools.dev.docs --check    # write nothing, fail if a page is out of date
     python -m tools.dev.docs --build    # the same as the first, then build site/
+    python -m tools.dev.docs --translated    # after an update of the Chinese pages
     python -m mkdocs serve              # read the pages while writing
 """
 
@@ -20,7 +21,16 @@ from tools.dev import ROOT, operators
 from tools.dev.study import fine_tuning
 from tools.dev.study.report import page_from_csv
 
-from . import checks, detectors, gpu_page, metafile, model_zoo, readme, works_with
+from . import (
+    checks,
+    detectors,
+    gpu_page,
+    metafile,
+    model_zoo,
+    readme,
+    translations,
+    works_with,
+)
 from .blocks import with_block
 from .links import broken_links
 
@@ -28,6 +38,7 @@ COMMAND = 'python -m tools.dev.docs'
 # Path, or path#block where only a block of the page is generated, to its renderer.
 GENERATED: dict[str, Callable[[], str]] = {
     'README.md#study': readme.study_table,
+    'README_zh-CN.md#study': partial(readme.study_table, translations.WORDS),
     'configs/metafile.yml': metafile.metafile,
     'model-index.yml': metafile.model_index,
     'docs/checks.md': checks.page,
@@ -54,6 +65,11 @@ def parse_args() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group()
     what.add_argument('--check', action='store_true', help='write nothing')
     what.add_argument('--build', action='store_true', help='build the site as well')
+    what.add_argument(
+        '--translated',
+        action='store_true',
+        help='record that the Chinese pages are in step with the English ones',
+    )
     return parser.parse_args()
 
 
@@ -90,7 +106,9 @@ def main() -> None:
         else:
             atomic.write(ROOT / path, text.encode())
             print(f'wrote {path}')
-    problems += broken_links()
+    if args.translated:
+        translations.record()
+    problems += broken_links() + translations.out_of_step()
     if problems:
         sys.exit('\n'.join(problems))
     if args.build:
