@@ -95,8 +95,8 @@ def scalars(folder):
 
 @pytest.mark.slow
 @pytest.mark.works_with(
-    "MMDetection's `SemiBaseDetector`",
-    'learn from unlabelled images with a teacher, as SoftTeacher does',
+    "MMDetection's semi-supervised training",
+    'learn from unlabelled images (`SemiBaseDetector`, the base of `SoftTeacher`)',
     'recipes.md#unlabelled-images',
 )
 def test_student_learns_from_both_images_and_teacher_follows(trained):
