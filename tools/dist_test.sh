@@ -10,5 +10,5 @@ if [[ $# -lt 3 ]]; then
   echo "usage: tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of tools/test.py]" >&2
   exit 2
 fi
-. "$(dirname -- "${BASH_SOURCE[0]}")/dist_launch.sh"
+. "$(dirname -- "${BASH_SOURCE[0]}")/launch.sh"
 dist_launch "$3" test.py "$1" "$2" --launcher pytorch "${@:4}"

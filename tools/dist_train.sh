@@ -10,5 +10,5 @@ if [[ $# -lt 2 ]]; then
   echo "usage: tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]" >&2
   exit 2
 fi
-. "$(dirname -- "${BASH_SOURCE[0]}")/dist_launch.sh"
+. "$(dirname -- "${BASH_SOURCE[0]}")/launch.sh"
 dist_launch "$2" train.py "$1" --launcher pytorch "${@:3}"

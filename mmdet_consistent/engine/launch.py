@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import inspect
 import os
+import subprocess
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -34,6 +35,19 @@ FIELDS = {
     'tta_model',
     'tta_pipeline',
 } - {'self', 'cfg'}
+# Variables of torchrun to those of other launchers that have the same values.
+LAUNCHER_VARIABLES = {
+    'slurm': {
+        'RANK': 'SLURM_PROCID',
+        'WORLD_SIZE': 'SLURM_NTASKS',
+        'LOCAL_RANK': 'SLURM_LOCALID',
+    },
+    'mpi': {
+        'RANK': 'OMPI_COMM_WORLD_RANK',
+        'WORLD_SIZE': 'OMPI_COMM_WORLD_SIZE',
+        'LOCAL_RANK': 'OMPI_COMM_WORLD_LOCAL_RANK',
+    },
+}
 
 
 def load_config(
@@ -119,7 +133,28 @@ def join_cpu_processes(cfg: Config) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     if not torch.distributed.is_initialized():
+        _translate_variables(cfg.get('launcher', 'none'))
         torch.distributed.init_process_group('gloo')
+
+
+def _translate_variables(launcher: str) -> None:
+    """Set the variables of torchrun by those of another launcher.
+
+    MMEngine does the same, but selects a CUDA device on the way.
+    """
+    if launcher in LAUNCHER_VARIABLES:
+        os.environ.setdefault('MASTER_PORT', '29500')
+    for name, source in LAUNCHER_VARIABLES.get(launcher, {}).items():
+        if source not in os.environ:
+            raise ConfigError(
+                f'--launcher {launcher}: the variable {source} is not set; start the '
+                'processes with srun (tools/slurm_train.sh) or mpirun'
+            )
+        os.environ[name] = os.environ[source]
+    if launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
+        command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
+        hosts = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        os.environ['MASTER_ADDR'] = hosts.stdout.split()[0]
 
 
 def add_safeguards(

@@ -19,6 +19,11 @@ needs_faster = pytest.mark.skipif(
 
 @needs_faster
 @pytest.mark.parametrize('seed', range(4))
+@pytest.mark.works_with(
+    'faster-coco-eval',
+    'evaluate in place of pycocotools, with equal results',
+    'analysis.md',
+)
 def test_evaluate_agrees_between_backends(seed):
     detections, truth, image_ids = random_split(seed, crowd_share=0.2)
     slow, fast = (

@@ -131,6 +131,11 @@ def test_load_accepts_mmengines_own_objects_without_make_safe(fresh):
     )
 
 
+@pytest.mark.works_with(
+    "MMEngine's checkpoints",
+    'resume them under any PyTorch, without running code',
+    'reliability.md#untrusted-files',
+)
 def test_documented_line_resumes_mmengines_checkpoints(fresh):
     answer, _ = fresh
     assert answer['trained'] == 1

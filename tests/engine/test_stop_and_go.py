@@ -1,6 +1,7 @@
 """A training that was killed and resumed equals one that wasn't, bit for bit."""
 
 import gc
+import shutil
 
 import pytest
 import torch
@@ -45,6 +46,23 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path, workers, options
     expected = {entry[:-1]: entry[-1] for entry in whole_log}
     assert log
     assert all(expected[key] == value for key, value in log.items())
+
+
+@pytest.mark.parametrize(
+    'options',
+    [dict(epochs=2), dict(iters=6), dict(iters=6, workers=2)],
+    ids=['epochs', 'iterations', 'iterations with workers'],
+)
+def test_training_without_a_seed_resumes_with_the_seed_that_was_drawn(
+    tmp_path, options
+):
+    whole, _ = train_toy(tmp_path / 'whole', seed=None, **options)
+    (tmp_path / 'cut').mkdir()
+    middle = 'epoch_1.pth' if 'epochs' in options else 'iter_3.pth'
+    shutil.copy(tmp_path / 'whole' / middle, tmp_path / 'cut')
+    weights, log = train_toy(tmp_path / 'cut', seed=None, resume=True, **options)
+    assert log
+    assert same_weights(weights, whole)
 
 
 def test_seed_all_gives_each_epoch_and_rank_its_own_numbers():

@@ -178,6 +178,11 @@ def config(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.works_with(
+    'mmcv-lite',
+    'run MMDetection without compiled operators',
+    'getting_started.md#installation',
+)
 def test_mmdets_own_tools_find_the_operators(without, config):
     """train.py by the config's custom_imports; test.py by our launcher."""
     work_dir = config.parent / 'run'

@@ -146,7 +146,7 @@ def train_toy(
         val_cfg=dict(),
         val_evaluator=Evaluator(Metric()),
     )
-    torch.manual_seed(seed)  # for the model's initial weights
+    torch.manual_seed(seed or 0)  # for the model's initial weights
     custom = [dict(type='SeedHook'), Log(), *hooks]
     if kill:
         names = ('point', 'count', 'rank')

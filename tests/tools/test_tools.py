@@ -125,6 +125,11 @@ def test_evaluation_with_tta_writes_and_draws_detections(trained, tmp_path):
 
 
 @slow
+@pytest.mark.works_with(
+    'RetinaNet checkpoints',
+    'continue from a baseline',
+    'fine_tuning.md',
+)
 def test_baseline_fine_tunes_into_a_consistent_detector(tmp_path, capsys):
     base = 'configs/quickstart/retinanet_bccd.py'
     steps = [*ONE_EPOCH, 'train_dataloader.dataset.indices=2']
@@ -146,6 +151,11 @@ def test_baseline_fine_tunes_into_a_consistent_detector(tmp_path, capsys):
 
 
 @slow
+@pytest.mark.works_with(
+    '`torchrun`',
+    'train on several machines, test in several processes',
+    'clusters.md#several-machines',
+)
 def test_two_nodes_train_and_two_processes_test(tmp_path):
     """Two agents of torchrun on the loopback stand for two machines."""
     command = [

@@ -75,6 +75,11 @@ def share_found_in(found, expected, pixels=0.1, score=1e-4):
     return (near & (np.abs(scores[:, None] - other_scores) < score)).any(axis=1).mean()
 
 
+@pytest.mark.works_with(
+    "MMDetection's `inference_detector`",
+    'detect in files and frames',
+    'getting_started.md#inference',
+)
 def test_inference_detector_takes_paths_and_frames(project, detector):
     by_path = inference_detector(detector, 'data/val/000.png').pred_instances
     frames = [cv2.imread(str(p)) for p in sorted(Path('data/val').glob('*.png'))[:2]]
@@ -86,6 +91,11 @@ def test_inference_detector_takes_paths_and_frames(project, detector):
     assert detector.dataset_meta['classes'] == ('disc', 'square')
 
 
+@pytest.mark.works_with(
+    "MMDetection's `DetInferencer`",
+    'detect in images and folders',
+    'getting_started.md#inference',
+)
 def test_det_inferencer_equals_inference_detector(project, detector):
     inferencer = DetInferencer(
         'work_dirs/shapes_text/shapes_text.py',
@@ -125,6 +135,11 @@ def frames(project):
     return list(mmcv.VideoReader('in.mp4'))
 
 
+@pytest.mark.works_with(
+    "mmcv's `VideoReader`",
+    'detect in videos and draw the boxes',
+    'recipes.md#video',
+)
 def test_video_recipe_draws_and_detects_as_frame_by_frame(project, detector, frames):
     recipe = recipe_with('VideoReader')
     for given, here in (
@@ -188,6 +203,11 @@ def test_exported_file_predicts_without_pytorch(project, detector):
         assert set(labels.tolist()) <= {0, 1}
 
 
+@pytest.mark.works_with(
+    "MMDetection's test-time augmentation",
+    'evaluate with flipped images: `test --tta`',
+    'tools.md',
+)
 def test_tta_tests_a_detector_of_a_small_project(project, capsys):
     run_tool(
         ROOT / 'tools/test.py',
@@ -206,12 +226,22 @@ def test_tta_tests_a_detector_of_a_small_project(project, capsys):
     assert all(len(result['pred_instances']['scores']) for result in results)
 
 
+@pytest.mark.works_with(
+    "MMDetection's `browse_dataset.py`",
+    'draw the training images',
+    'tools.md',
+)
 def test_browse_dataset_draws_the_training_images(project):
     tool = MMDET_TOOLS / 'analysis_tools/browse_dataset.py'
     run_tool(tool, CONFIG, '--output-dir', 'browsed', '--not-show')
     assert len(list(Path('browsed').rglob('*.png'))) == 16
 
 
+@pytest.mark.works_with(
+    "MMDetection's `analyze_logs.py`",
+    'plot the losses of all stages',
+    'tools.md',
+)
 def test_analyze_logs_plots_the_losses_of_later_stages(project, capsys):
     pytest.importorskip('seaborn')  # (mmdet's tool wants it, mmdet doesn't)
     (log,) = Path('work_dirs/shapes_text').glob('*/vis_data/scalars.json')
@@ -241,6 +271,11 @@ def test_tensorboard_recipe_logs_the_losses_of_later_stages(project, monkeypatch
         assert b'loss_bbox_s1' in events.read_bytes()
 
 
+@pytest.mark.works_with(
+    "MMDetection's `get_flops.py`",
+    'count operations and parameters',
+    'tools.md',
+)
 def test_get_flops_counts_flops_and_parameters(project, capsys):
     tool = MMDET_TOOLS / 'analysis_tools/get_flops.py'
     run_tool(tool, CONFIG, '--num-images', '1')

@@ -43,6 +43,11 @@ def project(tmp_path, made):
     ],
     ids=['ours', 'mmdet'],
 )
+@pytest.mark.works_with(
+    "MMDetection's `tools/train.py`",
+    'train a config of ours from another project',
+    'downstream.md',
+)
 def test_example_trains_from_the_wheel(project, installed, tool, config, base):
     path = project / f'configs/{config}.py'
     if base is not None:

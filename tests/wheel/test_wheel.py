@@ -41,7 +41,7 @@ def test_wheel_holds_package_types_configs_and_tools(wheel):
     configs = {name for name in packed if re.fullmatch(r'configs/.*\.py', name)}
     assert configs == {f'configs/{name}' for name in CONFIGS}
     assert {'model-index.yml', 'configs/metafile.yml'} <= packed
-    scripts = ('dist_train.sh', 'dist_test.sh', 'dist_launch.sh')
+    scripts = ('dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'launch.sh')
     tools = ('train.py', 'test.py', *scripts, 'analyze.py')
     assert {f'tools/{name}' for name in tools} <= packed
     unwanted = ('setup', 'quickstart', 'pyc', 'tests/', 'tools/dev')
@@ -137,6 +137,11 @@ def test_importing_adds_our_modules_alone(looked_up):
 
 
 @pytest.mark.slow
+@pytest.mark.works_with(
+    '`mmengine.hub`',
+    'get configs and models by name',
+    'downstream.md#hub-and-mim',
+)
 def test_installed_configs_are_found_by_prefix_and_by_the_hub(looked_up):
     assert tuple(looked_up['text']) == SOME
     for name, config in looked_up['text'].items():

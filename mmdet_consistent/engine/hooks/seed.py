@@ -26,11 +26,34 @@ class SeedHook(Hook):
     the workers of a data loader the same seed in every epoch, and all ranks equal
     seeds.
 
+    Where the config has no ``randomness.seed``, mmengine draws one, by which a resumed
+    training would shuffle its images: its loader is built before the checkpoint's seed
+    is known. The hook corrects this, too.
+
     In an iteration-based run the data of the finished iterations are loaded again, as
     mmengine does since 0.10.3; that brings its workers to where they were, too.
     """
 
     priority = 'VERY_HIGH'
+
+    def before_run(self, runner: Runner) -> None:
+        """Remember the seed by which the data loader was built."""
+        self._loaders_seed = runner.seed
+
+    def before_train(self, runner: Runner) -> None:
+        """Let the sampler use the seed of the checkpoint that training resumes from."""
+        loop = runner.train_loop
+        sampler = loop.dataloader.sampler
+        drawn, resumed = self._loaders_seed, runner.seed
+        if drawn == resumed or getattr(sampler, 'seed', None) != drawn:
+            return
+        if not isinstance(loop, IterBasedTrainLoop):
+            sampler.seed = resumed
+            return
+        # Its workers have begun to load already.
+        config = dict(runner._train_dataloader, dataset=loop.dataloader.dataset)
+        loop.dataloader = runner.build_dataloader(config, seed=resumed)
+        loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed this epoch, and the workers that will load its data."""

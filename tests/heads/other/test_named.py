@@ -64,6 +64,11 @@ def test_base_checkpoint_lacks_only_later_stages_and_predicts_the_same(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
+@pytest.mark.works_with(
+    "MMDetection's anchor-based heads",
+    'train them with several label sets',
+    'any_head.md#supported-heads',
+)
 def test_two_stages_train_every_parameter_that_the_base_trains(name):
     skip_without_its_package(name)
     base, two = build(small_config(name)), build_consistent(name)
@@ -167,6 +172,11 @@ def test_cached_anchors_survive_a_head_that_writes_into_its_lists():
         assert torch.equal(value, second[name])
 
 
+@pytest.mark.works_with(
+    "MMDetection's Faster R-CNN",
+    'refine proposals by a consistent RPN',
+    'any_head.md',
+)
 def test_faster_rcnn_trains_and_predicts_with_a_consistent_rpn():
     config = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model
     config.backbone.update(depth=18, base_channels=8, init_cfg=None, frozen_stages=-1)

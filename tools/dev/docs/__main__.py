@@ -4,6 +4,7 @@ Example:
     python -m tools.dev.docs            # write what is out of date, check the links
     python -m tools.dev.docs --check    # write nothing, fail if a page is out of date
     python -m tools.dev.docs --build    # the same as the first, then build site/
+    python -m tools.dev.docs --translated    # after an update of the Chinese pages
     python -m mkdocs serve              # read the pages while writing
 """
 
@@ -19,7 +20,16 @@ from mmdet_consistent.utils import atomic
 from tools.dev import ROOT, operators
 from tools.dev.study.report import page_from_csv
 
-from . import checks, gpu_page, metafile, model_zoo, readme
+from . import (
+    checks,
+    detectors,
+    gpu_page,
+    metafile,
+    model_zoo,
+    readme,
+    translations,
+    works_with,
+)
 from .blocks import with_block
 from .links import broken_links
 
@@ -27,12 +37,15 @@ COMMAND = 'python -m tools.dev.docs'
 # Path, or path#block where only a block of the page is generated, to its renderer.
 GENERATED: dict[str, Callable[[], str]] = {
     'README.md#study': readme.study_table,
+    'README_zh-CN.md#study': partial(readme.study_table, translations.WORDS),
     'configs/metafile.yml': metafile.metafile,
     'model-index.yml': metafile.model_index,
     'docs/checks.md': checks.page,
+    'docs/choosing.md#detectors': detectors.table,
     'docs/model_zoo.md': model_zoo.page,
     'docs/results/gpu.md': gpu_page.page,
     'docs/results/operators.md': operators.page,
+    'docs/works_with.md': works_with.page,
     **{
         f'docs/results/{path.stem}.md': partial(page_from_csv, path)
         for path in sorted(ROOT.glob('docs/results/*.csv'))
@@ -50,6 +63,11 @@ def parse_args() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group()
     what.add_argument('--check', action='store_true', help='write nothing')
     what.add_argument('--build', action='store_true', help='build the site as well')
+    what.add_argument(
+        '--translated',
+        action='store_true',
+        help='record that the Chinese pages are in step with the English ones',
+    )
     return parser.parse_args()
 
 
@@ -86,7 +104,9 @@ def main() -> None:
         else:
             atomic.write(ROOT / path, text.encode())
             print(f'wrote {path}')
-    problems += broken_links()
+    if args.translated:
+        translations.record()
+    problems += broken_links() + translations.out_of_step()
     if problems:
         sys.exit('\n'.join(problems))
     if args.build:

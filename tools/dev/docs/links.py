@@ -12,12 +12,13 @@ LINK = re.compile(r'(!?)\[([^\]]*)\]\(([^)\s]+)\)')
 CODE = re.compile(r'^(```|~~~).*?^\1', re.MULTILINE | re.DOTALL)
 
 
-def anchors(text: str) -> set[str]:
-    """Return the anchors of a page's headings."""
+def headings(text: str) -> dict[str, str]:
+    """Return the headings of a page in their order: anchor to plain text."""
     titles = re.findall(r'^#+ (.+)$', CODE.sub('', text), re.MULTILINE)
-    plain = [re.sub(r'[`*_]|\[([^\]]*)\]\([^)]*\)', r'\1', t).lower() for t in titles]
+    plain = [re.sub(r'[`*_]|\[([^\]]*)\]\([^)]*\)', r'\1', t) for t in titles]
     return {
-        re.sub(r'[\s-]+', '-', re.sub(r'[^\w\s-]', '', t)).strip('-') for t in plain
+        re.sub(r'[\s-]+', '-', re.sub(r'[^\w\s-]', '', t.lower())).strip('-'): t
+        for t in plain
     }
 
 
@@ -33,7 +34,7 @@ def broken_links(root: Path = ROOT) -> list[str]:
             target = (page.parent / path).resolve() if path else page
             if not target.exists():
                 broken.append(f'{page.relative_to(root)}: {link} does not exist')
-            elif anchor and anchor not in anchors(target.read_text(encoding='utf-8')):
+            elif anchor and anchor not in headings(target.read_text(encoding='utf-8')):
                 broken.append(f'{page.relative_to(root)}: {link} is not a heading')
     return broken
 

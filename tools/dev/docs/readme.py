@@ -1,5 +1,7 @@
 """The study's main figures in README.md, from docs/results/*.csv."""
 
+from typing import Optional
+
 from mmdet_consistent.utils.tables import markdown_table
 from tools.dev import ROOT
 from tools.dev.study.numbers import summarise
@@ -21,9 +23,15 @@ TABLES = (
 )
 
 
-def study_table() -> str:
-    """Render AP of baseline and consistent, and their paired differences."""
+def study_table(words: Optional[dict[str, str]] = None) -> str:
+    """Render AP of baseline and consistent, and their paired differences.
+
+    Args:
+        words: Translations of titles and of the header's words.
+    """
+    words = words or {}
     header = ['', 'baseline', 'consistent', 'ΔAP', 'ΔAP50', 'ΔAP75', 'seeds']
+    header = [words.get(word, word) for word in header]
     lines = []
     for title, stem, row in TABLES:
         _, runs = read_csv(ROOT / f'docs/results/{stem}.csv')
@@ -32,7 +40,7 @@ def study_table() -> str:
         )
         lines.append(
             [
-                f'[{title}](docs/results/{stem}.md)',
+                f'[{words.get(title, title)}](docs/results/{stem}.md)',
                 *(f'{x.values["AP"].mean:.1f}' for x in (baseline, consistent)),
                 *(signed(consistent.differences[m]) for m in ('AP', 'AP50', 'AP75')),
                 str(consistent.differences['AP'].count),
