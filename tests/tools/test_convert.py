@@ -8,13 +8,19 @@ from mmdet.datasets import CocoDataset, XMLDataset
 from mmdet.evaluation import CocoMetric
 from PIL import Image
 
-from tools.convert_voc import convert
+from tools.convert import from_voc, save
 
 ROOT = Path(__file__).resolve().parents[2]
 OBJECT = (
     '<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin>'
     '<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'
 )
+
+
+def convert(voc_root, split, classes, out_root, size=None):
+    out = out_root / f'annotations/{split}.json'
+    converted = from_voc(voc_root, split, classes)
+    return [str(p) for p in save(converted, out, out_root / 'images', size)]
 
 
 def make_voc(root, objects):
