@@ -83,7 +83,9 @@ def is_yolo(path: str) -> bool:
     """Return whether the path is a YOLO folder or its data.yaml, and no config."""
     if Path(path).is_dir():
         return Path(path, 'data.yaml').is_file()
-    return path.endswith(('.yaml', '.yml')) and 'names' in Config.fromfile(path)
+    if not path.endswith(('.yaml', '.yml')):
+        return False
+    return re.search(r'^names\s*:', Path(path).read_text('utf-8'), re.M) is not None
 
 
 def check_yolo(args: argparse.Namespace) -> Checked:

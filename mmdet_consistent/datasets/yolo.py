@@ -91,12 +91,16 @@ class YoloData:
         for path in candidates:
             if path.exists():
                 return path
-        raise DataError(f'{self.path}: {candidates[0]} does not exist; see path')
+        raise DataError(
+            f'{self.path}: {candidates[0]} does not exist; correct {entry!r}, or the '
+            f"field 'path', which starts from the folder of {self.path.name}"
+        )
 
     def _images(self, path: Path) -> Iterator[Path]:
         if path.is_dir():
-            files = sorted(path.rglob('*'))
-            yield from (file for file in files if file.suffix.lower() in SUFFIXES)
+            for file in sorted(path.rglob('*')):
+                if file.suffix.lower() in SUFFIXES and not file.name.startswith('.'):
+                    yield file
             return
         for line in path.read_text('utf-8-sig').split('\n'):
             if line.strip():

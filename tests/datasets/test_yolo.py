@@ -1,7 +1,9 @@
 """YOLO folders become COCO annotations, and what is wrong in them is named by line."""
 
+import importlib
 import json
 import re
+import sys
 
 import pytest
 from mmdet.datasets import CocoDataset
@@ -189,11 +191,23 @@ def test_convert_refuses_mistakes_and_leaves_them_out_if_asked(tmp_path, capsys)
     assert 'left out' in capsys.readouterr().out
 
 
-def test_classes_may_be_numbered(tmp_path):
+def test_classes_may_be_numbered(tmp_path, capsys):
     labels = {'a': '10 0.5 0.5 0.5 0.5\n'}
     names = {number: f'class {number}' for number in reversed(range(11))}
-    (entry,) = read(make_yolo(tmp_path, labels, names=names)).content['annotations']
+    root = make_yolo(tmp_path, labels, names=names)
+    (entry,) = read(root).content['annotations']
     assert entry['category_id'] == 11
+    with pytest.raises(SystemExit, match='0'):
+        run_tool(ROOT / 'tools/check_data.py', root / 'data.yaml')
+    assert '1 images, 1 objects, 0 problems' in capsys.readouterr().out
+
+
+def test_missing_globox_is_named_with_the_extra(monkeypatch):
+    for name in ('globox', 'mmdet_consistent.datasets.convert'):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, 'mmdet_consistent.datasets.convert')
+    with pytest.raises(ModuleNotFoundError, match=r"'mmdet_consistent\[convert\]'"):
+        importlib.import_module('mmdet_consistent.datasets.convert')
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from tests.support.recipes import recipe_with
 from tests.support.tiny_detector import ROOT, tiny_config
 from tests.support.wandb_file import history
 
-PAGE = 'recipes.md#training-curves'
 LOGGED = {
     'consistency/label_agreement',
     'consistency/num_pos',
@@ -55,7 +54,9 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.mark.works_with('TensorBoard', 'show training curves', PAGE)
+@pytest.mark.works_with(
+    'TensorBoard', 'show training curves', 'recipes.md#training-curves'
+)
 def test_tensorboard_has_losses_and_consistency(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -68,7 +69,11 @@ def test_tensorboard_has_losses_and_consistency(trained):
     assert [loss.step for loss in stored.Scalars('loss_bbox_s1')] == [1, 2]
 
 
-@pytest.mark.works_with('Weights & Biases', 'show training curves, offline too', PAGE)
+@pytest.mark.works_with(
+    'Weights & Biases',
+    'show training curves, offline too',
+    'recipes.md#training-curves',
+)
 def test_wandb_offline_run_has_losses_and_consistency(trained):
     (path,) = trained.rglob('offline-run-*/*.wandb')
     rows = history(path)
@@ -78,7 +83,9 @@ def test_wandb_offline_run_has_losses_and_consistency(trained):
     assert 0 <= measured['consistency/label_agreement'] <= 1
 
 
-@pytest.mark.works_with('MLflow', 'show training curves, from a folder too', PAGE)
+@pytest.mark.works_with(
+    'MLflow', 'show training curves, from a folder too', 'recipes.md#training-curves'
+)
 def test_mlflow_folder_has_losses_and_consistency(trained, monkeypatch):
     from mlflow import MlflowClient
 
