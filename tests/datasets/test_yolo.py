@@ -2,10 +2,13 @@
 
 import importlib
 import json
+import math
 import re
 import sys
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mmdet.datasets import CocoDataset
 from PIL import Image
 
@@ -189,6 +192,34 @@ def test_convert_refuses_mistakes_and_leaves_them_out_if_asked(tmp_path, capsys)
     run_tool(*command, '--bad-data', 'drop')
     assert len(json.loads(out.read_text())['annotations']) == 1
     assert 'left out' in capsys.readouterr().out
+
+
+@pytest.fixture
+def one_image(tmp_path):
+    return make_yolo(tmp_path, {'a': ''})
+
+
+VALUES = st.one_of(
+    st.integers(-2, 3).map(str),
+    st.floats(-1, 2).map(str),
+    st.sampled_from(['nan', 'inf', '1e400', 'x', '1_0', '٣', '\x00']),
+)
+LINES = st.lists(st.lists(VALUES, max_size=9).map(' '.join), max_size=5)
+
+
+@settings(
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(lines=LINES)
+def test_every_line_is_a_box_or_a_problem(one_image, lines):
+    (one_image / 'labels/a.txt').write_text('\n'.join(lines), encoding='utf-8')
+    converted = read(one_image)
+    assert all(math.isfinite(v) for box in boxes(converted) for v in box)
+    places = [*converted.places.values(), *(p[:2] for p in converted.problems)]
+    expected = {f'line {n}' for n, line in enumerate(lines, start=1) if line.strip()}
+    assert sorted(where for _, where in places) == sorted(expected)
 
 
 def test_classes_may_be_numbered(tmp_path, capsys):
