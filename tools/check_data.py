@@ -5,6 +5,7 @@ Examples:
     python tools/check_data.py data/coco/annotations/instances_val2017.json \
         --image-folder data/coco/val2017 --images quick
     python tools/check_data.py data/VOCdevkit/VOC2007 --split trainval
+    python tools/check_data.py path/to/yolo/data.yaml --split train
     python tools/check_data.py train.json --write train_clean.json
 
 Exits with status 0 if the data are good, 1 if there is a problem.
@@ -36,9 +37,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('what', help='config, COCO annotation file, or VOC folder')
+    parser.add_argument('what', help='config, COCO file, VOC folder, or data.yaml')
     parser.add_argument('--image-folder', help='folder of the images of a COCO file')
-    parser.add_argument('--split', help='list in a VOC folder; default: all lists')
+    parser.add_argument('--split', help='split of VOC or YOLO; default: all')
     parser.add_argument('--classes', nargs='+', help='known classes of a VOC folder')
     parser.add_argument(
         '--images',
@@ -70,10 +71,40 @@ def check(args: argparse.Namespace) -> Checked:
         if args.write:
             atomic.write(args.write, json.dumps(cleaned).encode())
         yield args.what, *found
+    elif is_yolo(args.what):
+        yield from check_yolo(args)
     elif Path(args.what).is_dir():
         yield from check_voc_folder(args)
     else:
         yield from check_config(args)
+
+
+def is_yolo(path: str) -> bool:
+    """Return whether the path is a YOLO folder or its data.yaml, and no config."""
+    if Path(path).is_dir():
+        return Path(path, 'data.yaml').is_file()
+    if not path.endswith(('.yaml', '.yml')):
+        return False
+    return re.search(r'^names\s*:', Path(path).read_text('utf-8'), re.M) is not None
+
+
+def check_yolo(args: argparse.Namespace) -> Checked:
+    """Check splits of a YOLO data set as the COCO files that they would become."""
+    # Imported where it is used: the other formats need no globox.
+    from mmdet_consistent.datasets.yolo import YoloData, read_yolo
+
+    data = YoloData(args.what)
+    for split in [args.split] if args.split else data.splits:
+        found = read_yolo(data, split, args.max_pixels)
+        _, problems, size = check_coco_set(
+            str(data.path),
+            found.image_folder,
+            args.images,
+            args.max_pixels,
+            content=found.content,
+            places=found.places,
+        )
+        yield f'{data.path}: {split}', found.problems + problems, size
 
 
 def check_voc_folder(args: argparse.Namespace) -> Checked:
@@ -81,7 +112,7 @@ def check_voc_folder(args: argparse.Namespace) -> Checked:
     paths = [lists / f'{args.split}.txt'] if args.split else image_lists(lists)
     if not paths:
         raise DataError(
-            f'{args.what}: no ImageSets/Main/*.txt, so this is not a VOC folder'
+            f'{args.what}: no ImageSets/Main/*.txt, so this is neither VOC nor YOLO'
         )
     for path in paths:
         yield (

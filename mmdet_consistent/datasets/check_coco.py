@@ -14,6 +14,8 @@ from .problems import DataError, Problem, as_flag, check_box, check_classes, is_
 
 # Image entries by id, empty for an image that is left out.
 Images = dict[Any, dict]
+# File and place in it, such as ``line 3``, of an object by its id.
+Places = dict[int, tuple[str, str]]
 
 
 def read_coco(
@@ -81,6 +83,8 @@ def check_coco_set(
     loading: Loading = PLAIN,
     classes: Optional[Sequence[str]] = None,
     evaluation: bool = False,
+    content: Optional[dict] = None,
+    places: Optional[Places] = None,
 ) -> tuple[dict, list[Problem], str]:
     """Check every image and every object of a COCO annotation file.
 
@@ -95,12 +99,16 @@ def check_coco_set(
         evaluation: Whether detections are to be compared with the content. Then boxes
             under a pixel stay, as mmdet counts them, and objects with ``ignore`` are
             crowds, as mmdet doesn't train them.
+        content: The annotations, if they were not written to ``path``.
+        places: File and place of the objects that come from other files, by their ids.
 
     Returns:
         The content without what can't be used, the problems, and the size of the data
         set.
     """
-    content, problems = read_coco(path, backend_args)
+    problems: list[Problem] = []
+    if content is None:
+        content, problems = read_coco(path, backend_args)
     size = f'{len(content["images"])} images, {len(content["annotations"])} objects'
     if content['annotations'] or evaluation:
         found = _wrong_categories(content['categories'], classes, evaluation)
@@ -125,7 +133,7 @@ def check_coco_set(
         if len({isinstance(number, str) for number in ids}) > 1:
             detail = "CocoMetric can't sort texts and numbers"
             problems.append(Problem(path, name, *finding('ids of two types', detail)))
-    objects, more = _check_objects(content, path, known, evaluation)
+    objects, more = _check_objects(content, path, known, evaluation, places or {})
     good = dict(images=[e for e in known.values() if e], annotations=objects)
     return dict(content, **good), problems + more, size
 
@@ -155,7 +163,7 @@ def _wrong_categories(
 
 
 def _check_objects(
-    content: dict, path: str, known: Images, evaluation: bool
+    content: dict, path: str, known: Images, evaluation: bool, places: Places
 ) -> tuple[list[dict], list[Problem]]:
     """Return the objects that can be used, and the problems."""
     good: list[dict] = []
@@ -164,12 +172,14 @@ def _check_objects(
     categories = category_ids(content)
     for entry in content['annotations']:
         found = list(_wrong_object(entry, known, categories, ids))
-        where = 'annotations'
+        file, where = path, 'annotations'
         if isinstance(entry, dict):
             image = entry.get('image_id')
             name = known.get(image, {}).get('file_name') if is_id(image) else None
             where = f'object {entry.get("id")!r} of {name or image}'
-        problems += [Problem(path, where, *each) for each in found]
+            if places:
+                file, where = places[entry['id']]
+        problems += [Problem(file, where, *each) for each in found]
         usable = all(effect in (*HARMLESS, RENUMBERED) for _, _, effect in found)
         small = evaluation and any(kind == 'box under a pixel' for kind, _, _ in found)
         if (usable or small) and known[entry['image_id']]:

@@ -1,11 +1,9 @@
 """mmdet's own tools and interfaces, with our configs and checkpoints."""
 
-import importlib.util
 import json
 import re
 import runpy
 import shutil
-from collections import OrderedDict
 from pathlib import Path
 
 import cv2
@@ -16,10 +14,10 @@ import pytest
 import torch
 from mmcv.transforms import Compose
 from mmdet.apis import DetInferencer, inference_detector, init_detector
-from mmdet.visualization import DetLocalVisualizer
 
 import mmdet_consistent  # noqa: F401
 from tests.support.processes import ROOT, run_tool
+from tests.support.recipes import recipe_with
 
 EXAMPLE = ROOT / 'examples/downstream'
 MMDET_TOOLS = Path(mmdet.__file__).parent / '.mim/tools'
@@ -111,14 +109,6 @@ def test_det_inferencer_equals_inference_detector(project, detector):
     assert share_found_in(on_image, expected) > 0.8
     assert len(on_folder) == len(list(Path('data/val').glob('*.png')))
     assert len(list(Path('drawn/vis').glob('*.png'))) == len(on_folder)
-
-
-def recipe_with(word):
-    """Return the code block of docs/recipes.md that contains a word."""
-    text = (ROOT / 'docs/recipes.md').read_text()
-    blocks = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
-    (recipe,) = (block for block in blocks if word in block)
-    return recipe
 
 
 @pytest.fixture
@@ -251,24 +241,6 @@ def test_analyze_logs_plots_the_losses_of_later_stages(project, capsys):
     assert Path('curve.png').stat().st_size > 1000
     run_tool(tool, 'cal_train_time', log)
     assert 'average iter time' in capsys.readouterr().out
-
-
-def test_tensorboard_recipe_logs_the_losses_of_later_stages(project, monkeypatch):
-    # A visualizer lives as long as its process; this one is to be made anew.
-    monkeypatch.setattr(DetLocalVisualizer, '_instance_dict', OrderedDict())
-    path = Path('configs/with_tensorboard.py')
-    recipe = recipe_with('Tensorboard')
-    path.write_text(f"_base_ = './shapes_text.py'\n{recipe}")
-    epochs = ('train_cfg.max_epochs=1', 'train_cfg.val_interval=2')
-    train = (ROOT / 'tools/train.py', path, '--cfg-options', *epochs)
-    if importlib.util.find_spec('tensorboard') is None:
-        # Before the first step, and it says what to do.
-        with pytest.raises(ImportError, match='pip install future tensorboard'):
-            run_tool(*train)
-    else:
-        run_tool(*train)
-        (events,) = Path('work_dirs/with_tensorboard').rglob('events.out.*')
-        assert b'loss_bbox_s1' in events.read_bytes()
 
 
 @pytest.mark.works_with(

@@ -179,11 +179,11 @@ def test_package_lists_and_runs_its_tools(monkeypatch, capsys):
     tools = re.findall(r'^  (\w+) +\w', capsys.readouterr().out, re.MULTILINE)
     assert {'train', 'test', 'analyze', 'export', 'compare'} <= set(tools)
     monkeypatch.setattr(sys, 'path', list(sys.path))
-    monkeypatch.setattr(sys, 'argv', ['mmdet_consistent', 'convert_voc', '--help'])
+    monkeypatch.setattr(sys, 'argv', ['mmdet_consistent', 'convert', '--help'])
     with pytest.raises(SystemExit) as done:
         __main__.main()
     assert done.value.code == 0
-    assert 'Example:' in capsys.readouterr().out
+    assert 'Examples:' in capsys.readouterr().out
     monkeypatch.setattr(sys, 'argv', ['mmdet_consistent', 'trian'])
     with pytest.raises(SystemExit, match="no tool 'trian' here"):
         __main__.main()

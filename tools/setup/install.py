@@ -20,10 +20,9 @@ MODULES = ('mmengine', 'mmcv', 'mmdet')
 ORIGINALS = ('mmengine', 'mmcv-lite', 'mmdet')
 FORKS = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection')
 # What the originals require, whose own list has opencv-python, which needs libGL.
-BASE = (
-    'addict matplotlib numpy packaging pillow pycocotools pyyaml rich scipy shapely six'
-)
-BASE += ' termcolor terminaltables tqdm yapf'
+BASE = 'addict matplotlib numpy packaging pillow pycocotools pyyaml rich scipy shapely '
+BASE += 'six termcolor terminaltables tqdm yapf'
+BARE = 'label-studio-sdk sahi supervision'  # OpenCV of their own; the rest is in `dev`
 
 
 def lacks(module: str) -> bool:
@@ -116,6 +115,7 @@ def main() -> None:
     check = [sys.executable, '-c', 'import mmdet_consistent, mmdet.apis, mmcv.ops']
     process = subprocess.Popen(check, cwd=ROOT)  # compiles modules while pip works
     install('--no-build-isolation', '-e', f'{ROOT}[dev]')
+    install('--no-deps', *BARE.split())
     if process.wait():
         sys.exit('setup: error: the installed packages do not work together, see above')
     STAMP.write_text(state(), 'utf-8')
