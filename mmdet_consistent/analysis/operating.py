@@ -78,7 +78,7 @@ def mean_curve(matched: Matched, thresholds: Optional[NDArray] = None) -> Curve:
     """
     if thresholds is None:
         thresholds = _thresholds(matched.score[~matched.ignored])
-    labels = np.flatnonzero(matched.num_objects)
+    labels = np.flatnonzero(matched.num_objects).tolist()
     curves = [class_curve(matched, label, thresholds)[1:] for label in labels]
     values = np.reshape(curves, (len(labels), 3, len(thresholds)))
     known = ~np.isnan(values)
@@ -136,5 +136,5 @@ def confusion_matrix(
         of_object = np.append(objects.labels, num)[match]
         np.add.at(matrix, (of_object, labels[rows]), 1)
         missed = np.delete(objects.labels, match[match >= 0])
-        np.add.at(matrix, (missed, num), 1)
+        matrix[:, num] += np.bincount(missed, minlength=num + 1)
     return matrix

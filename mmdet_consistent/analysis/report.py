@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jinja2
+from tqdm import tqdm
 
 from ..utils import atomic
 from . import cases, charts, coco_eval, figures, tables
@@ -45,7 +46,8 @@ def write_analysis(
         write_csv(folder / 'tables' / f'{chart.key}.csv', *chart.table())
     sections['classes'] = sections['classes'][: 2 * SHOWN_CLASSES]  # two charts each
     drawn = {}
-    for chart in itertools.chain(*sections.values()):
+    shown = list(itertools.chain(*sections.values()))
+    for chart in tqdm(shown, 'figures', unit='figure', ncols=78):
         svg = charts.save(chart, folder / 'figures')
         drawn[chart.key] = charts.inline_svg(chart.key, svg)
     by_class, by_size = tables.class_table(summaries), tables.size_table(summaries)
