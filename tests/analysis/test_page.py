@@ -213,7 +213,7 @@ def test_confusion_cells_are_shaded_by_share_and_stay_readable(page, browser, da
         ' Number(getComputedStyle(c, "::before").opacity)])'
     )
     counts, opacity = np.array(shades).T
-    np.testing.assert_allclose(opacity, 0.5 * counts / counts.sum(), atol=1e-3)
+    np.testing.assert_allclose(opacity, 0.45 * counts / counts.sum(), atol=1e-3)
     assert browser.errors() == []
 
 
