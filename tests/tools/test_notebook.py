@@ -40,7 +40,7 @@ def test_notebook_trains_draws_analyses_and_exports(executed):
     numbers = json.loads((folder / 'analysis/summary.json').read_text())['cells']
     assert numbers['AP50'] > 0.05, 'the detector has learnt to find cells'
     assert (folder / 'cells.onnx').is_file()
-    (printed,) = [o for o in codes[-1].outputs if o.output_type == 'stream']
+    (printed,) = [o for o in codes[-1].outputs if o.get('name') == 'stdout']
     number, *_, difference, _ = printed.text.split()
     assert int(number) > 0
     assert float(difference) < 0.01
