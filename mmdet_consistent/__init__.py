@@ -4,6 +4,8 @@ Importing the package registers its heads and task modules with mmdet, so one
 ``custom_imports = dict(imports=['mmdet_consistent'])`` in a config is enough.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from . import ops as ops  # before anything of mmdet's: see there
 from .additions import (
     Addition,
@@ -34,6 +36,19 @@ from .utils.configs import config_path, config_root, install_prefix
 from .utils.pretrained import install_names
 from .version import __version__
 
+if TYPE_CHECKING:
+    from .analysis.analyze import analyze
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Import the analysis when it is first used: training needs none of it."""
+        if name != 'analyze':
+            raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        from .analysis.analyze import analyze
+
+        return analyze
+
+
 install_prefix()
 install_names()
 
@@ -62,6 +77,7 @@ __all__ = [
     'SoftLabels',
     'StageLossWeightHook',
     '__version__',
+    'analyze',
     'config_path',
     'config_root',
     'make_consistent',

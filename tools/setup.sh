@@ -13,9 +13,9 @@
 #
 # Linux without a working NVIDIA GPU gets the CPU build of PyTorch (0.2 GB), never the CUDA
 # build (several GB). Settings: TORCH_SPEC, pip's arguments for another PyTorch, such as
-# 'torch==2.4.1+cu121 --extra-index-url https://...'; TORCH_INDEX_URL, where CPU builds are.
+# 'torch==2.4.1+cu121 --extra-index-url https://...'; TORCH_INDEX_URL, where CPU builds are;
+# SETUP_EXTRAS, 'dev' or 'dev,integrations' (what all tests need).
 
-# shellcheck shell=bash
 # Sourced: work in another process, so that no option or failure reaches the caller.
 if [[ "${BASH_SOURCE[0]}" != "$0" ]]; then
   PY="$(bash "${BASH_SOURCE[0]}")" || return 1
@@ -30,7 +30,6 @@ die() {
   exit 1
 }
 if (($# > 0)); then exec sed -n '3,/^$/{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"; fi
-
 # One set-up of this checkout at a time, where there are locks.
 if command -v flock >/dev/null && exec 9<"${BASH_SOURCE[0]}"; then flock 9 || true; fi
 

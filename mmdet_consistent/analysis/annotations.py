@@ -9,6 +9,10 @@ import numpy as np
 from mmengine.fileio import get
 from numpy.typing import NDArray
 
+from ..datasets.check_coco import check_coco_set
+from ..datasets.checked import CheckedMixin
+from ..datasets.problems import as_flag, is_number
+
 
 class ImageObjects(NamedTuple):
     """Annotated objects of one image (G objects).
@@ -82,7 +86,8 @@ class AnnotatedSet:
         for item in coco['annotations']:
             number = self.number_of.get(item['image_id'])
             if item['category_id'] in self.label_of and number is not None:
-                item = dict(item, image_id=number)
+                crowd = as_flag(item.get('iscrowd', 0))  # '0' may be text
+                item = dict(item, image_id=number, iscrowd=crowd)
                 self._annotations.setdefault(number, []).append(item)
 
     @classmethod
@@ -98,7 +103,8 @@ class AnnotatedSet:
         """Read the annotations of an mmdet dataset.
 
         A COCO file is read directly, so that areas and crowds are the ones that
-        mmdet's ``CocoMetric`` uses. Annotations of any other dataset are converted;
+        mmdet's ``CocoMetric`` uses, or :class:`~mmdet_consistent.CheckedCocoMetric`
+        for a checked data set. Annotations of any other dataset are converted;
         so are joined sets, whose images are numbered, as their ids may repeat.
 
         Raises:
@@ -107,7 +113,11 @@ class AnnotatedSet:
         if hasattr(dataset, 'cat_ids'):  # mmdet's CocoDataset and its like
             folders = dataset.data_prefix
             root = Path(folders.get('img') or folders.get('img_path') or '.')
-            coco = _read_json(dataset.ann_file)
+            if isinstance(dataset, CheckedMixin):  # as CheckedCocoMetric reads it
+                file, backend = dataset.ann_file, dataset.backend_args
+                coco = check_coco_set(file, backend_args=backend, evaluation=True)[0]
+            else:
+                coco = _read_json(dataset.ann_file)
             truth = cls(coco, label_names(dataset, coco), root)
             infos = map(dataset.get_data_info, range(len(dataset)))
             truth.order = [truth.number_of[info['img_id']] for info in infos]
@@ -139,7 +149,7 @@ class AnnotatedSet:
         boxes = np.array([a['bbox'] for a in annotations], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         labels = [self.label_of[a['category_id']] for a in annotations]
-        crowd = [a.get('iscrowd', 0) for a in annotations]
+        crowd = [a['iscrowd'] for a in annotations]
         return ImageObjects(boxes, np.array(labels, np.int64), np.array(crowd, bool))
 
     def num_objects(self, image_ids: Sequence) -> NDArray:
@@ -153,9 +163,11 @@ class AnnotatedSet:
         annotations: list[dict] = []
         for image_id in image_ids:
             for item in self._annotations.get(image_id, []):
-                area = item['bbox'][2] * item['bbox'][3]
-                number = len(annotations) + 1
-                annotations.append({'id': number, 'area': area, 'iscrowd': 0, **item})
+                # COCO takes an id of 0 for none, and joined sets repeat theirs.
+                item = dict(item, id=len(annotations) + 1)
+                if not is_number(item.get('area')):
+                    item['area'] = item['bbox'][2] * item['bbox'][3]
+                annotations.append(item)
         categories = [dict(id=i, name=n) for i, n in zip(self.cat_ids, self.classes)]
         images = [dict(self.images[image_id], id=image_id) for image_id in image_ids]
         return dict(

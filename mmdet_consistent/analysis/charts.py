@@ -170,6 +170,7 @@ def _lines(axis: Any, chart: Chart) -> None:
             color=_colour(series),
             ls=DASHES[series.variant % len(DASHES)],
             marker=MARKERS[series.model % len(MARKERS)],
+            markevery=max(1, len(series.x) // 20),
             ms=3.5,
             lw=1.7,
             label=series.name,
@@ -217,6 +218,7 @@ def save(chart: Chart, folder: Path) -> str:
     with matplotlib.rc_context(settings):
         figure = draw(chart)
         figure.savefig(svg, format='svg', transparent=True, metadata=about)
+        figure.set_layout_engine('none')  # keeps the layout of the first
         figure.savefig(png, format='png', dpi=144)
     atomic.write(folder / f'{chart.key}.svg', svg.getvalue())
     atomic.write(folder / f'{chart.key}.png', png.getvalue())

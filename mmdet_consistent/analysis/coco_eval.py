@@ -30,11 +30,14 @@ class CocoResult(NamedTuple):
         ap: (T, C, 4) average precision in 0…1, sizes as in ``SIZES``; NaN for a class
             or size without objects.
         recall: (T, C, 4) highest recall with 100 detections per image and class.
+        precision50: (101, C) precision at IoU 0.50 and recall 0, 0.01, …, 1 for all
+            sizes; 0 at a recall that is not reached. Its mean is the AP50.
     """
 
     iou_thrs: NDArray
     ap: NDArray
     recall: NDArray
+    precision50: NDArray
 
     def mean(self, iou: Optional[float] = None, size: str = 'all') -> float:
         """Return the mean AP over the classes, at one IoU threshold or over all."""
@@ -89,12 +92,16 @@ def evaluate(
         evaluation.accumulate()
     # COCOeval sorts the category ids; the result is in the order of the classes.
     order = np.argsort(np.argsort(truth.cat_ids))
-    precision = np.asarray(evaluation.eval['precision'])[..., -1][:, :, order]
-    recall = np.asarray(evaluation.eval['recall'])[..., -1][:, order]
+    precision, recall = (
+        np.asarray(evaluation.eval[name])[..., -1][..., order, :]
+        for name in ('precision', 'recall')
+    )
+    precision = np.where(precision < 0, np.nan, precision)
     return CocoResult(
         np.asarray(evaluation.params.iouThrs),
-        np.where(precision < 0, np.nan, precision).mean(axis=1),
+        precision.mean(axis=1),
         np.where(recall < 0, np.nan, recall),
+        precision[0, ..., 0],
     )
 
 

@@ -1,5 +1,6 @@
 """The charts of an analysis: the paper's figures, and more."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,12 +8,15 @@ import numpy as np
 
 from .charts import Chart, Series
 from .collect import COUNT_BINS
-from .measures import Binned, bin_index, reliability
+from .measures import RECALLS, Binned, bin_index, nanmean, reliability
+from .operating import Curve, class_curve, mean_curve
 from .summary import Summary, positives, stage_name
 
 DENSITY_BINS = 40
 AP_NAMES = ('AP', 'AP50', 'AP75', 'AP90', 'APs', 'APm', 'APl')
+SCORES = np.linspace(1, 0, 51)
 FROM_ZERO: dict[str, Any] = dict(axes=dict(ylim=(0, None)))
+WHOLE: dict[str, Any] = dict(axes=dict(xlim=(0, 1), ylim=(0, 1.03)))
 UNIT: dict[str, Any] = dict(axes=dict(xlim=(0, 1), ylim=(0, None)))
 SQUARE: dict[str, Any] = dict(axes=dict(xlim=(0, 1), ylim=(0, 1)), diagonal=True)
 
@@ -22,6 +26,13 @@ TEXTS = {
     'ap-by-iou': ('AP by IoU threshold', 'IoU threshold', 'AP (per cent)'),
     'errors': ('Where AP50 is lost (TIDE)', 'kind of error', 'gain in AP50 (points)'),
     'oracles': ('Room for improvement', 'oracle', 'AP (per cent)'),
+    'pr': ('Precision by recall', 'recall', 'precision'),
+    'f1-by-score': ('F1 by score threshold', 'score threshold', 'F1'),
+    'pr-by-score': (
+        'Precision and recall by score threshold',
+        'score threshold',
+        'precision, recall',
+    ),
     'score-mean': ('Mean score by output IoU', 'output IoU', 'mean score'),
     'score-spread': (
         'Spread of the score by output IoU',
@@ -48,9 +59,11 @@ def all_charts(summaries: list[Summary]) -> dict[str, list[Chart]]:
     """Return the charts of each section of the page, in order."""
     return {
         'accuracy': accuracy(summaries),
+        'operating': precision_and_recall(summaries),
         'score': score_and_localisation(summaries),
         'anchors': before_and_after(summaries),
         'calibration': calibration(summaries),
+        'classes': by_class(summaries),
     }
 
 
@@ -99,6 +112,61 @@ def accuracy(summaries: list[Summary]) -> list[Chart]:
         _bars('errors', summaries, [s.tide.gains for s in summaries], digits=2),
         _bars('oracles', summaries, [s.oracles for s in summaries]),
     ]
+
+
+def precision_and_recall(summaries: list[Summary]) -> list[Chart]:
+    """Precision by recall, and both and F1 by score threshold: means over classes."""
+    curves = [mean_curve(summary.matched, SCORES) for summary in summaries]
+    precision = [
+        [nanmean(row) for row in summary.coco.precision50] for summary in summaries
+    ]
+    f1 = [
+        Series(i, summary.model.name, SCORES[::-1], curves[i].f1[::-1])
+        for i, summary in enumerate(summaries)
+    ]
+    return [
+        _by_recall('pr', summaries, precision),
+        _chart('f1-by-score', f1, **WHOLE),
+        _by_score('pr-by-score', summaries, curves),
+    ]
+
+
+def by_class(summaries: list[Summary]) -> list[Chart]:
+    """Precision by recall and by score of each class; most objects first."""
+    first = summaries[0]
+    drawn = []
+    for label in np.argsort(-first.matched.num_objects, kind='stable').tolist():
+        name = first.truth.classes[label]
+        key = f'-class{label}-' + re.sub(r'[\W_]+', '-', name)[:40]
+        precision = [summary.coco.precision50[:, label] for summary in summaries]
+        curves = [class_curve(summary.matched, label, SCORES) for summary in summaries]
+        for chart in (
+            _by_recall('pr', summaries, precision),
+            _by_score('pr-by-score', summaries, curves),
+        ):
+            title = f'{name}: {chart.title[0].lower()}{chart.title[1:]}'
+            drawn.append(chart._replace(key=f'{chart.key}{key}', title=title))
+    return drawn
+
+
+def _by_recall(key: str, summaries: list[Summary], precision: Sequence) -> Chart:
+    """Return a chart of precision (101,) by recall, one line per model."""
+    series = [
+        Series(i, summary.model.name, RECALLS, np.asarray(precision[i]))
+        for i, summary in enumerate(summaries)
+    ]
+    return _chart(key, series, **WHOLE)
+
+
+def _by_score(key: str, summaries: list[Summary], curves: list[Curve]) -> Chart:
+    """Return a chart of precision and recall by score, two lines per model."""
+    series = [
+        Series(i, f'{summary.model.name}, {part}', SCORES[::-1], values[::-1], variant)
+        for i, summary in enumerate(summaries)
+        for variant, part in enumerate(('precision', 'recall'))
+        for values in [getattr(curves[i], part)]
+    ]
+    return _chart(key, series, **WHOLE)
 
 
 def score_and_localisation(summaries: list[Summary]) -> list[Chart]:

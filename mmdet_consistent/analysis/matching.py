@@ -25,7 +25,8 @@ class Matched(NamedTuple):
         found: (D,) bool, true positive at ``MATCH_IOU`` under COCO's rule: higher
             scores choose first, and an object is found once.
         found_iou: (D,) IoU with the object found, 0 for a false positive.
-        ignored: (D,) bool, on a crowd region and thus neither right nor wrong.
+        ignored: (D,) bool, neither right nor wrong: on a crowd region, or beyond the
+            ``MAX_DETECTIONS`` best ones.
         num_objects: (C,) countable objects of each class.
     """
 
@@ -93,10 +94,15 @@ def match_detections(
     found, ignored = np.zeros(num, dtype=bool), np.zeros(num, dtype=bool)
     for image_id, in_image in rows_by_image(detections).items():
         objects = truth.of_image(image_id)
-        for label in np.unique(objects.labels):
-            rows = in_image[detections['label'][in_image] == label][:MAX_DETECTIONS]
-            boxes = boxes_of(detections, rows)
+        labels = detections['label'][in_image]
+        for label in np.unique(labels):
+            rows = in_image[labels == label]
+            ignored[rows[MAX_DETECTIONS:]] = True
+            rows = rows[:MAX_DETECTIONS]
             same = objects.where(objects.labels == label)
+            if not len(same.labels):
+                continue
+            boxes = boxes_of(detections, rows)
             plain, crowd = same.boxes[~same.crowd], same.boxes[same.crowd]
             overlap = pairwise_iou(boxes, plain)
             iou[rows] = overlap.max(axis=1, initial=0)

@@ -10,11 +10,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jinja2
+from tqdm import tqdm
 
 from ..utils import atomic
 from . import cases, charts, coco_eval, figures, tables
 from .annotations import AnnotatedSet
 from .summary import Model, Summary
+
+SHOWN_CLASSES = 20  # in the page's charts by class and confusion matrices
 
 
 def write_analysis(
@@ -39,14 +42,22 @@ def write_analysis(
     """
     summaries = [Summary(model, truth) for model in models]
     sections = figures.all_charts(summaries)
-    drawn = {}
     for chart in itertools.chain(*sections.values()):
+        write_csv(folder / 'tables' / f'{chart.key}.csv', *chart.table())
+    sections['classes'] = sections['classes'][: 2 * SHOWN_CLASSES]  # two charts each
+    drawn = {}
+    shown = list(itertools.chain(*sections.values()))
+    for chart in tqdm(shown, 'figures', unit='figure', ncols=78):
         svg = charts.save(chart, folder / 'figures')
         drawn[chart.key] = charts.inline_svg(chart.key, svg)
-        write_csv(folder / 'tables' / f'{chart.key}.csv', *chart.table())
     by_class, by_size = tables.class_table(summaries), tables.size_table(summaries)
+    thresholds = tables.threshold_table(summaries)
     write_csv(folder / 'tables/classes.csv', *by_class)
     write_csv(folder / 'tables/sizes.csv', *by_size)
+    write_csv(folder / 'tables/thresholds.csv', *thresholds)
+    for i, summary in enumerate(summaries):
+        confusion = tables.confusion_table(summary)
+        write_csv(folder / f'tables/confusion-m{i}.csv', *confusion)
     numbers = {s.model.name: {**s.scalars, 'oracles': s.oracles} for s in summaries}
     # JSON has no NaN.
     plain = json.loads(json.dumps(numbers), parse_constant=lambda _: None)
@@ -70,6 +81,8 @@ def write_analysis(
         drawn=drawn,
         by_class=by_class,
         by_size=by_size,
+        thresholds=thresholds,
+        confusions=[tables.confusion_table(s, SHOWN_CLASSES) for s in summaries],
         cases=cases.drawn_cases(summaries, num_cases),
         command=command,
         python=platform.python_version(),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import coco_eval, measures
+from . import coco_eval, measures, operating
 from .annotations import AnnotatedSet
 from .coco_eval import SIZES, CocoResult
 from .collect import COUNT_BINS
@@ -84,6 +84,27 @@ class Summary:
         return measures.lrp_by_class(self.matched)
 
     @cached_property
+    def best_thresholds(self) -> list[dict[str, float]]:
+        """Score threshold with the best F1, and its values: of each class, then of all.
+
+        The last is one threshold for all classes; its values are means over them.
+        """
+        labels = range(len(self.truth.classes))
+        curves = [operating.class_curve(self.matched, label) for label in labels]
+        return [c.best() for c in (*curves, operating.mean_curve(self.matched))]
+
+    @cached_property
+    def confusion(self) -> NDArray:
+        """Confusion matrix at the best threshold for all classes."""
+        return operating.confusion_matrix(
+            self.model.detections,
+            self.matched,
+            self.truth,
+            self.model.image_ids,
+            self.best_thresholds[-1]['threshold'],
+        )
+
+    @cached_property
     def score_of_iou(self) -> Binned:
         """Score of anchors, or else of detections, by their IoU (Figure 5a, b)."""
         anchors = self.model.anchors
@@ -132,6 +153,9 @@ class Summary:
         parts = ('', ' localisation', ' false positive', ' false negative')
         for part, of_classes in zip(parts, np.array(self.lrp).T):
             values[f'oLRP{part}'] = nanmean(of_classes)
+        best = self.best_thresholds[-1]
+        for part in ('', ' precision', ' recall', ' threshold'):
+            values[f'F1{part}'] = best[part.strip() or 'f1']
         if model.num_stages:
             for stage, number in enumerate(positives(model.counts, 0.5)):
                 name = f'anchors at IoU >= 0.5 per image, {stage_name(stage)}'

@@ -1,7 +1,7 @@
 """Tables of results, as header and rows."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from .summary import Summary
 SHOWN = {
     'AP': ('↑', 100, 1),
     'rank correlation': ('↑', 1, 3),
+    'F1 threshold': ('', 1, 3),
+    'F1': ('↑', 100, 1),
     'anchors at IoU': ('', 1, 1),
     'anchors that change': ('↓', 100, 2),
     '': ('↓', 100, 1),
@@ -78,6 +80,43 @@ def size_table(summaries: Sequence[Summary]) -> tuple[list[str], list[list]]:
             row.append(100 * nanmean(summary.coco.recall[:, :, i]))
         rows.append(row)
     return header, rows
+
+
+def threshold_table(summaries: Sequence[Summary]) -> tuple[list[str], list[list]]:
+    """Return header and rows: the threshold with the best F1 of all and each class."""
+    header = ['class', *_heads(summaries, ['threshold', 'F1', 'precision', 'recall'])]
+    rows = []
+    names = [*summaries[0].truth.classes, 'all, one threshold']
+    for i, name in enumerate(names):
+        row: list = [name]
+        for best in (summary.best_thresholds[i] for summary in summaries):
+            row.append(number(best['threshold']))
+            row += [100 * best[part] for part in ('f1', 'precision', 'recall')]
+        rows.append(row)
+    return header, [rows[-1], *rows[:-1]]
+
+
+def confusion_table(
+    summary: Summary, limit: Optional[int] = None
+) -> tuple[list[str], list[list]]:
+    """Return header and rows of the confusion matrix.
+
+    Args:
+        summary: The results of a detector.
+        limit: Greatest number of classes; those with the fewest objects become one.
+    """
+    matrix, names = summary.confusion, list(summary.truth.classes)
+    if limit is not None and len(names) > limit:
+        most = np.argsort(-summary.matched.num_objects, kind='stable')[:limit]
+        place = np.full(len(matrix), limit)
+        place[most] = np.arange(limit)
+        place[-1] = limit + 1
+        merged = np.zeros((limit + 2, limit + 2), np.int64)
+        np.add.at(merged, (place[:, None], place), matrix)
+        others = f'{len(names) - limit} other classes'
+        matrix, names = merged, [*(names[i] for i in most), others]
+    rows = zip([*names, 'no object'], matrix.tolist())
+    return ['object', *names, 'missed'], [[name, *counts] for name, counts in rows]
 
 
 def _heads(summaries: Sequence[Summary], names: Sequence[str]) -> list[str]:

@@ -18,8 +18,8 @@ def trained_names(checkpoint: dict) -> list[str]:
 
 
 def dataset_names(metainfo: Any) -> list[str]:
-    """Return the classes in the metainfo of a data set, or of a wrapper around some."""
-    if isinstance(metainfo, list):  # mmdet's joined sets, if anything in it differs
+    """Return the classes in the metainfo of a data set; of joined ones, the first's."""
+    if isinstance(metainfo, (list, tuple)):  # mmdet's joined sets, if they differ
         metainfo = metainfo[0]
     return list((metainfo or {}).get('classes') or ())
 

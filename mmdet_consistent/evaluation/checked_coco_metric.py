@@ -8,6 +8,7 @@ from mmdet.registry import METRICS
 
 from ..datasets.check_coco import check_coco_set, coco_api
 from ..datasets.problems import DataError, check_classes
+from ..engine.class_names import dataset_names
 
 
 @METRICS.register_module()
@@ -79,7 +80,7 @@ def common_meta(value: Any) -> dict:
     """
     if not isinstance(value, Sequence):
         return value
-    classes = {tuple(meta.get('classes') or ()) for meta in value}
+    classes = {tuple(dataset_names(meta)) for meta in value}
     if len(classes) > 1:
         raise DataError(f'the joined data sets have other classes: {sorted(classes)}')
     return value[0]

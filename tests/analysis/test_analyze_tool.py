@@ -1,30 +1,23 @@
 import csv
-import importlib.util
 import json
-import re
 import subprocess
 import sys
 
 import pytest
+from mmengine.config import Config
 
+from mmdet_consistent import analyze
 from tests.support.tiny_detector import ROOT, save_weights, tiny_config
-
-
-@pytest.fixture(scope='module')
-def tool():
-    spec = importlib.util.spec_from_file_location('analyze', ROOT / 'tools/analyze.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tools import analyze as tool
 
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ([], 'give CONFIG CHECKPOINT, or --results with --ann'),
-        (['a.py'], r'pairs of CONFIG CHECKPOINT, got 1 path'),
+        ([], 'give a config and a checkpoint, or results and ann'),
+        (['a.py'], r'a config and a checkpoint per detector, got 1 path'),
         (['a.py', 'b.pth'], 'no such file: a.py'),
-        (['--results', 'FILE'], '--results needs --ann'),
+        (['--results', 'FILE'], 'results need ann'),
         (['--results', 'FILE', 'FILE', '--ann', 'FILE'], 'names must differ'),
         (
             ['--results', 'FILE', '--ann', 'FILE', '--names', 'a', 'b'],
@@ -33,25 +26,12 @@ def tool():
         (['--results', 'FILE', '--ann', 'FILE', '--limit', '0'], 'at least 1, got 0'),
     ],
 )
-def test_parse_args_names_the_wrong_argument(
-    tool, monkeypatch, capsys, arguments, message
-):
+def test_tool_names_the_wrong_argument(monkeypatch, tmp_path, arguments, message):
     arguments = [__file__ if a == 'FILE' else a for a in arguments]
-    monkeypatch.setattr(sys, 'argv', ['analyze.py', '--out', 'x', *arguments])
-    with pytest.raises(SystemExit):
-        tool.parse_args()
-    assert re.search(message, capsys.readouterr().err)
-
-
-@pytest.fixture
-def run(tool, monkeypatch):
-    """The tool in this process."""
-
-    def main(*arguments):
-        monkeypatch.setattr(sys, 'argv', ['analyze.py', *map(str, arguments)])
+    command = ['analyze.py', '--out', str(tmp_path), *arguments]
+    monkeypatch.setattr(sys, 'argv', command)
+    with pytest.raises(SystemExit, match=f'^analyze: error: .*{message}'):
         tool.main()
-
-    return main
 
 
 @pytest.fixture(scope='module')
@@ -78,7 +58,7 @@ def compared(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_analyze_compares_two_detectors_and_a_result_file(compared, run, tmp_path):
+def test_analyze_compares_two_detectors_and_a_result_file(compared, tmp_path):
     out, arguments = compared
     numbers = json.loads((out / 'summary.json').read_text())
     assert list(numbers) == ['retinanet_bccd', 'con_retinanet_bccd', 'third']
@@ -91,16 +71,20 @@ def test_analyze_compares_two_detectors_and_a_result_file(compared, run, tmp_pat
     # Its own detections, read back from the file, give the same AP.
     truth = ROOT / 'data/bccd/annotations/test.json'
     written = out / 'data' / 'con_retinanet_bccd' / 'detections.json'
-    run('--results', written, '--ann', truth, '--out', tmp_path, '--limit', 4)
-    again = json.loads((tmp_path / 'summary.json').read_text())
-    assert again['detections']['AP'] == pytest.approx(
+    again = analyze(results=[written], ann=truth, out=tmp_path, limit=4)
+    assert again.numbers['detections']['AP'] == pytest.approx(
         numbers['con_retinanet_bccd']['AP'], abs=1e-6
     )
+    assert again.page == tmp_path / 'report.html'
+    assert {'ap', 'pr', 'pr-class0-RBC'} <= set(again.figures)
+    assert {'thresholds', 'confusion-m0'} <= set(again.tables)
+    assert all(f.is_file() for f in [*again.figures.values(), *again.tables.values()])
+    assert again.summaries[0].confusion[:-1].sum() > 0
     # Another checkpoint under the same name is not mixed in.
     config, _, _, checkpoint, *_ = arguments
-    other = ('--names', 'retinanet_bccd', '--out', out, '--limit', 4)
-    with pytest.raises(SystemExit, match='was made with other settings'):
-        run(config, checkpoint, *other)
+    other = dict(names=['retinanet_bccd'], out=out, limit=4)
+    with pytest.raises(ValueError, match='was made with other settings'):
+        analyze(Config.fromfile(config), checkpoint, **other)
 
 
 @pytest.mark.slow

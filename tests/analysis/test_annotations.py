@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
 
+from mmdet_consistent import CheckedCocoDataset, CheckedCocoMetric
 from mmdet_consistent.analysis.annotations import AnnotatedSet, label_names
 from mmdet_consistent.analysis.coco_eval import evaluate, read_results, write_results
 from tests.support.analysis import table
@@ -172,3 +173,40 @@ def test_file_with_a_byte_order_mark_is_read_and_a_bad_one_named(tmp_path):
     content['categories'] = [dict(id=1, name='ant')]
     path.write_text(json.dumps(content), encoding='utf-8-sig')
     assert AnnotatedSet.from_file(path).classes == ['ant']
+
+
+@pytest.mark.parametrize('checked', [False, True])
+def test_flags_ids_and_areas_are_read_as_the_checked_metric_reads_them(
+    tmp_path, checked
+):
+    flags = [dict(iscrowd='0'), dict(iscrowd='1'), {}, dict(iscrowd=0, ignore=1)]
+    annotations = [
+        dict(id=i, image_id=1, category_id=1, bbox=[20 * i, 0, 9, 9], area='81', **flag)
+        for i, flag in enumerate(flags)
+    ]
+    image = dict(id=1, file_name='1.jpg', width=90, height=90)
+    categories = [dict(id=1, name='ant')]
+    path = tmp_path / 'val.json'
+    path.write_text(
+        json.dumps(dict(images=[image], annotations=annotations, categories=categories))
+    )
+    if checked:
+        dataset = CheckedCocoDataset(
+            ann_file=str(path),
+            data_prefix=dict(img=str(tmp_path)),
+            metainfo=dict(classes=('ant',)),
+            check_images='no',
+            test_mode=True,
+        )
+        truth = AnnotatedSet.from_dataset(dataset)
+        anns = CheckedCocoMetric(str(path))._coco_api.loadAnns(range(1, 5))
+        crowd = [bool(ann['iscrowd']) for ann in anns]
+    else:
+        truth = AnnotatedSet.from_file(path)
+        # Without the checks, COCO and mmdet's metric count what training ignores.
+        crowd = [False, True, False, False]
+    objects = truth.of_image(1)
+    assert objects.crowd.tolist() == crowd
+    found = [(1, 0, 0.9, *box) for box in objects.boxes[~objects.crowd]]
+    ap = evaluate(table(found), truth, [1]).mean()
+    assert ap == pytest.approx(1)

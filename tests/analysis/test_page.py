@@ -1,6 +1,7 @@
 """The page: complete without a network, and usable in a real browser."""
 
 import configparser
+import csv
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -9,8 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+from mmdet_consistent.analysis import report, tables
 from mmdet_consistent.analysis.charts import Chart, Series, inline_svg, save
-from tests.support.analysis import write_random_analysis
+from mmdet_consistent.analysis.summary import Model
+from tests.support.analysis import random_split, write_random_analysis
+
+THRESHOLD_COLUMNS = ('threshold', 'F1', 'precision', 'recall')
 
 
 @pytest.fixture(scope='module')
@@ -84,6 +89,53 @@ def test_chart_table_of_a_density_map_sums_quarters():
     assert rows[3][1:] == ['0', '0', '0', '2']
 
 
+def test_precision_curves_and_confusions_are_tables_too(page):
+    with open(page / 'tables/thresholds.csv') as file:
+        header, overall, *classes = csv.reader(file)
+    assert header[1:5] == [f'{n} one & <only>' for n in THRESHOLD_COLUMNS]
+    assert overall[0] == 'all, one threshold'
+    assert [row[0] for row in classes] == ['class 0', 'class 1', 'class 2']
+    with open(page / 'tables/confusion-m0.csv') as file:
+        header, *rows = csv.reader(file)
+    assert header == ['object', 'class 0', 'class 1', 'class 2', 'missed']
+    assert rows[-1][0] == 'no object'
+    counts = np.array([row[1:] for row in rows], int)
+    recall = 100 * counts.diagonal()[:3] / counts.sum(1)[:3]
+    assert float(overall[4]) == pytest.approx(recall.mean(), abs=1e-3)
+    with open(page / 'tables/pr-class1-class-1.csv') as file:
+        precision = [float(row[1]) for row in list(csv.reader(file))[1:]]
+    with open(page / 'tables/classes.csv') as file:
+        ap50 = float(list(csv.reader(file))[2][3])
+    assert len(precision) == 101
+    assert 100 * np.mean(precision) == pytest.approx(ap50, abs=0.1)
+
+
+def test_page_merges_the_rarest_classes_and_files_keep_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, 'SHOWN_CLASSES', 1)
+    drawn = []
+    monkeypatch.setattr(
+        report.charts, 'save', lambda chart, _: drawn.append(chart.key) or '<svg></svg>'
+    )
+    detections, truth, image_ids = random_split(0)
+    model = Model('m', image_ids, detections)
+    (summary,) = report.write_analysis([model], truth, tmp_path, 'a command')
+    text = (tmp_path / 'report.html').read_text()
+    most = truth.classes[int(np.argmax(summary.matched.num_objects))]
+    assert f'<th scope="row">{most}</th>' in text
+    assert '<th scope="row">2 other classes</th>' in text
+    assert 'Charts of the 1 classes with the most objects' in text
+    assert sum('-class' in key for key in drawn) == 2
+    assert len(list(tmp_path.glob('tables/pr-class*.csv'))) == 3
+    whole = summary.confusion
+    header, rows = tables.confusion_table(summary, 1)
+    merged = np.array([row[1:] for row in rows])
+    assert merged.sum() == whole.sum()
+    label = truth.classes.index(most)
+    assert merged[0, 0] == whole[label, label]
+    assert merged[0].tolist()[-1] == whole[label, -1]
+    assert header[-1] == 'missed'
+
+
 def visible(browser, selector):
     """Return the number of elements that take up space."""
     return browser.js(
@@ -148,6 +200,20 @@ def test_class_table_sorts_by_keyboard(page, browser):
     assert browser.js(sort).startswith('AP')
     browser.press('ENTER')
     assert browser.js(column) == sorted(before)
+    assert browser.errors() == []
+
+
+@pytest.mark.parametrize('dark', [False, True])
+def test_confusion_cells_are_shaded_by_share_and_stay_readable(page, browser, dark):
+    browser.open(page / 'report.html', dark=dark)
+    assert browser.js('document.querySelectorAll(".confusion").length') == 3
+    shades = browser.js(
+        'Array.from(document.querySelectorAll(".confusion")[1].rows[1].cells).slice(1)'
+        '.map(c => [Number(c.textContent.match(/^\\d+/) || 0),'
+        ' Number(getComputedStyle(c, "::before").opacity)])'
+    )
+    counts, opacity = np.array(shades).T
+    np.testing.assert_allclose(opacity, 0.45 * counts / counts.sum(), atol=1e-3)
     assert browser.errors() == []
 
 

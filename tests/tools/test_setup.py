@@ -13,6 +13,7 @@ from tests.support.processes import ROOT
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
     """Return what pip is asked for in an environment, and its constraints each time."""
+    monkeypatch.delenv('SETUP_EXTRAS', raising=False)
     spec = importlib.util.spec_from_file_location(
         'install', ROOT / 'tools/setup/install.py'
     )
@@ -52,16 +53,23 @@ def test_empty_environment_gets_the_cpu_build_and_mmcv_lite(commands):
     assert 'opencv-python-headless' in words[2]
     assert words[3][0] == '--no-deps'
     assert 'mmcv-lite==2.1.0' in words[3]
-    assert words[-2][-1] == f'{ROOT}[dev]'
+    assert words[-1][-1] == f'{ROOT}[dev]'
 
 
 def test_installed_packages_are_constraints_and_nothing_else_is_asked_for(commands):
     words, constraints = commands({**HELD, 'mmcv': '2.1.0'}, [])
-    developers, bare = words
-    assert developers == ['--no-build-isolation', '-e', f'{ROOT}[dev]']
-    assert bare == ['--no-deps', 'label-studio-sdk', 'sahi', 'supervision']
+    assert words == [['--no-build-isolation', '-e', f'{ROOT}[dev]']]
     wanted = {'torch==2.6.0', 'numpy==2.1.0', 'mmcv==2.1.0', 'setuptools==80.0'}
     assert set(constraints[0]) == wanted
+
+
+def test_libraries_with_an_opencv_of_their_own_come_without_dependencies(
+    commands, monkeypatch
+):
+    monkeypatch.setenv('SETUP_EXTRAS', 'dev,integrations')
+    words, _ = commands(HELD, [])
+    assert words[0][-1] == f'{ROOT}[dev,integrations]'
+    assert words[1] == ['--no-deps', 'label-studio-sdk', 'sahi', 'supervision']
 
 
 def test_environment_that_setup_made_takes_tested_versions(commands, tmp_path):

@@ -48,7 +48,8 @@ def test_wheel_holds_package_types_configs_and_tools(wheel):
     assert not [n for n in names if any(word in n for word in unwanted)]
     assert 'mmdet_consistent/py.typed' in names
     extras = set(re.findall(r'Provides-Extra: (\w+)', text))
-    assert extras == {'analysis', 'dev', 'docs', 'export', 'onedl', 'openmmlab'}
+    users = {'analysis', 'convert', 'export', 'onedl', 'openmmlab', 'recommended'}
+    assert extras == {*users, 'dev', 'docs', 'integrations'}
 
 
 @pytest.mark.slow

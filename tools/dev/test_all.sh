@@ -10,6 +10,7 @@
 # alone is faster: it skips the tests marked slow.
 set -euo pipefail
 
+export SETUP_EXTRAS=dev,integrations
 . "$(dirname -- "${BASH_SOURCE[0]}")/../setup.sh"
 here="$PWD"
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."

@@ -19,10 +19,10 @@ SETUPTOOLS = 'setuptools>=70.1,<81'  # mmengine imports its pkg_resources
 MODULES = ('mmengine', 'mmcv', 'mmdet')
 ORIGINALS = ('mmengine', 'mmcv-lite', 'mmdet')
 FORKS = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection')
-# What the originals require, whose own list has opencv-python, which needs libGL.
-BASE = 'addict matplotlib numpy packaging pillow pycocotools pyyaml rich scipy shapely '
-BASE += 'six termcolor terminaltables tqdm yapf'
-BARE = 'label-studio-sdk sahi supervision'  # OpenCV of their own; the rest is in `dev`
+# What the originals require; their own list has opencv-python, which needs libGL.
+BASE = """addict matplotlib numpy packaging pillow pycocotools pyyaml rich scipy shapely
+ six termcolor terminaltables tqdm yapf"""
+BARE = 'label-studio-sdk sahi supervision'  # with `integrations`, see setup.cfg
 
 
 def lacks(module: str) -> bool:
@@ -90,16 +90,16 @@ def install_torch() -> None:
     install(SETUPTOOLS, *spec)
 
 
-def state() -> str:
+def state(extras: str) -> str:
     """Return what differs when the environment must be looked at again."""
     digest = hashlib.sha256(b''.join((ROOT / name).read_bytes() for name in FILES))
-    names = {'mmcv', *FORKS, *TESTED}
-    found = sorted((name, v) for name, v in installed().items() if name in names)
-    return f'{ROOT} {sys.version} {digest.hexdigest()} {found}'
+    found = sorted(i for i in installed().items() if i[0] in ('mmcv', *FORKS, *TESTED))
+    return f'{ROOT} {extras} {sys.version} {digest.hexdigest()} {found}'
 
 
 def main() -> None:
-    if STAMP.is_file() and STAMP.read_text('utf-8') == state():
+    extras = os.environ.get('SETUP_EXTRAS', 'dev')
+    if STAMP.is_file() and STAMP.read_text('utf-8') == state(extras):
         return
     if lacks('torch'):
         install_torch()
@@ -113,12 +113,13 @@ def main() -> None:
         names = (ORIGINALS[i] for i in missing)
         install('--no-deps', *(f'{name}=={TESTED[name]}' for name in names))
     check = [sys.executable, '-c', 'import mmdet_consistent, mmdet.apis, mmcv.ops']
-    process = subprocess.Popen(check, cwd=ROOT)  # compiles modules while pip works
-    install('--no-build-isolation', '-e', f'{ROOT}[dev]')
-    install('--no-deps', *BARE.split())
+    process = subprocess.Popen(check, cwd=ROOT)  # compiles while pip works
+    install('--no-build-isolation', '-e', f'{ROOT}[{extras}]')
+    if 'integrations' in extras:
+        install('--no-deps', *BARE.split())
     if process.wait():
         sys.exit('setup: error: the installed packages do not work together, see above')
-    STAMP.write_text(state(), 'utf-8')
+    STAMP.write_text(state(extras), 'utf-8')
 
 
 if __name__ == '__main__':

@@ -113,7 +113,8 @@ def main() -> None:
     command = shlex.join(
         ['python', '-m', 'tools.dev.docs.analysis_page', *sys.argv[1:]]
     )
-    write_block(analyze.run(args, command), args.out, PAGE, command)
+    folder = args.out
+    write_block(analyze.run(args, command).summaries, folder, PAGE, command)
 
 
 if __name__ == '__main__':
