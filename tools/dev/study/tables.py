@@ -49,6 +49,11 @@ _ROWS: dict[str, dict] = {
     'aligned_confident': dict(
         additions=[dict(type='AlignedFeatures'), dict(type='LocalizationConfidence')]
     ),
+    # What the README recommends, with the head's own defaults.
+    'recommended': dict(
+        cls_normalizer='first',
+        additions=[dict(type='AlignedFeatures'), dict(type='LocalizationConfidence')],
+    ),
     # All that can be combined; the quality focal loss is another way to score.
     'union': dict(
         additions=[
@@ -130,6 +135,16 @@ TABLES = {
         "Eq. 1's normaliser: one per stage, or one for all (SSD)",
         'ssd',
         {n: n for n in ('stage_normalizer', 'first_normalizer', 'baseline')},
+        {},
+    ),
+    'gpu': Table(
+        'Table 1 on a GPU: 640 × 480 pixels, ImageNet weights, mixed precision',
+        'retinanet_gpu',
+        {
+            'baseline': 'baseline',
+            'consistent': 'first_normalizer',
+            'recommended': 'recommended',
+        },
         {},
     ),
     'wider_head': Table(
