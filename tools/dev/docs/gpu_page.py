@@ -33,10 +33,10 @@ includes their gradients. A test holds these figures.
 # Part to what its command does.
 PARTS = {
     'heads': 'This command compares the heads with the CPU and with mmdet, checks '
-    'that no step waits, and measures half precision, speed and memory, in about 4 minutes:',
-    'training': 'This command kills and resumes a mixed-precision training, compares it '
-    'with an uninterrupted one, and trains a RetinaNet with ImageNet weights on blood '
-    'cells at 640 × 480 pixels, five seeds of each row, in about 8 minutes:',
+    'that no step waits, and measures speed and memory, in about 4 minutes:',
+    'training': 'This command kills and resumes a mixed-precision training, compares '
+    'it with an uninterrupted one, and trains a RetinaNet with ImageNet weights on '
+    'blood cells at 640 × 480 pixels, with five seeds, in about 8 minutes:',
 }
 CARRIED = """For a machine without a network, the head of
 [gpu_check.sh](../../tools/dev/gpu_check.sh) says which wheels to carry there.
