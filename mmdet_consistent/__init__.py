@@ -12,6 +12,7 @@ from .additions import (
     QualityTargets,
     SoftLabels,
 )
+from .backbones import EfficientNetLite
 from .datasets import CheckedCocoDataset, CheckedVOCDataset, CheckedXMLDataset
 from .engine.hooks import (
     ConfigCheckHook,
@@ -51,6 +52,7 @@ __all__ = [
     'ConsistentMixin',
     'ConsistentRetinaHead',
     'ConsistentSSDHead',
+    'EfficientNetLite',
     'FiniteLossHook',
     'LocalizationConfidence',
     'QualityTargets',

@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 from mmcv.transforms import BaseTransform
 
-from tools.dev.study.cached_transforms import CachedTransforms
+from tools.dev.study.cached_transforms import CachedTransforms, ResizeByOrientation
 
 
 class Counting(BaseTransform):
@@ -32,3 +33,16 @@ def test_cached_transforms_remember_a_dropped_image():
     assert cached(dict(img_id=9)) is None
     assert cached(dict(img_id=9)) is None
     assert inner.calls == [9]
+
+
+@pytest.mark.parametrize(
+    ('shape', 'resized'),
+    [((60, 80), (40, 64)), ((80, 60), (64, 40)), ((80, 80), (40, 64))],
+)
+def test_resize_by_orientation_transposes_the_size_for_portraits(shape, resized):
+    image = np.zeros((*shape, 3), np.uint8)
+    transform = ResizeByOrientation(scale=(64, 40))
+    results = transform(dict(img=image, img_shape=shape))
+    assert results['img'].shape[:2] == results['img_shape'] == resized
+    width, height = results['scale_factor']
+    assert (width * shape[1], height * shape[0]) == pytest.approx(resized[::-1])

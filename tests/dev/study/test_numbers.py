@@ -11,6 +11,7 @@ from scipy import stats
 
 from tools.dev.study import report
 from tools.dev.study.numbers import (
+    GROUPS,
     METRICS,
     coco_aps,
     paired_difference,
@@ -104,16 +105,18 @@ def pycocotools_aps(annotations, detections):
         truth = COCO(str(annotations))
         evaluation = COCOeval(truth, truth.loadRes(str(detections)), 'bbox')
         evaluation.params.maxDets = [100]
-        evaluation.params.areaRng = evaluation.params.areaRng[:1]
-        evaluation.params.areaRngLbl = ['all']
         evaluation.evaluate()
         evaluation.accumulate()
-    precision = 100 * evaluation.eval['precision'][..., 0, 0].transpose(2, 0, 1)
+    by_size = 100 * evaluation.eval['precision'][..., 0].transpose(2, 3, 0, 1)
+    precision = by_size[:, 0]
     aps = {'AP': precision.mean()}
     for iou, values in zip(range(50, 100, 5), precision.transpose(1, 0, 2)):
         aps[f'AP{iou}'] = values.mean()
     names = (category['name'] for category in truth.loadCats(truth.getCatIds()))
     aps.update({f'AP:{n}': values.mean() for n, values in zip(names, precision)})
+    for name, values in zip(GROUPS, by_size[:, 1:].swapaxes(0, 1)):
+        if (values >= 0).any():
+            aps[name] = values[values >= 0].mean()
     return aps
 
 
@@ -141,7 +144,37 @@ def test_coco_aps_equals_pycocotools_on_stored_detections(tmp_path):
     files = tmp_path / 'truth.json', tmp_path / 'found.json'
     aps = coco_aps(*files)
     assert 5 < aps['AP'] < 95
+    assert 0 < aps.pop('AP_overlapping') < 95
     assert aps == pytest.approx(pycocotools_aps(*files), abs=1e-9)
+
+
+def test_coco_aps_counts_only_overlapping_objects_as_a_group(tmp_path):
+    image = dict(id=1, width=100, height=100, file_name='')
+    # The first two have an IoU of 1/3, across classes; the others are alone.
+    boxes = ([0, 0, 20, 20], [10, 0, 20, 20], [60, 60, 20, 20], [0, 60, 20, 20])
+    annotations = [
+        dict(id=i, image_id=1, category_id=1 + i % 2, bbox=box, area=400, iscrowd=0)
+        for i, box in enumerate(boxes, 1)
+    ]
+    categories = [dict(id=i, name=f'class {i}') for i in (1, 2)]
+    content = dict(images=[image], annotations=annotations, categories=categories)
+    (tmp_path / 'truth.json').write_text(json.dumps(content))
+
+    def found(*numbers):
+        detections = [
+            dict(image_id=1, category_id=a['category_id'], bbox=a['bbox'], score=0.9)
+            for a in annotations
+            if a['id'] in numbers
+        ]
+        (tmp_path / 'found.json').write_text(json.dumps(detections))
+        return coco_aps(tmp_path / 'truth.json', tmp_path / 'found.json')
+
+    assert found(1, 2)['AP_overlapping'] == pytest.approx(100)
+    assert found(1, 3, 4)['AP_overlapping'] == pytest.approx(50)
+    assert found(3, 4)['AP_overlapping'] == 0
+    one_class = coco_aps(tmp_path / 'truth.json', tmp_path / 'found.json', ['class 1'])
+    assert 'AP_overlapping' not in one_class
+    assert 'AP:class 2' not in one_class
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from .report import (
 from .runs import Job, finished, measure_boxes, run_job
 from .tables import ROWS, TABLES
 
-DATA = ('bccd', 'occlusion')
+DATA = ('bccd', 'occlusion', 'aquarium', 'bccd_photos', 'person', 'people')
 
 
 def parse_args() -> argparse.Namespace:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Optional, Union
 
 from mmcv.transforms import BaseTransform, Compose
+from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
 
 
@@ -38,3 +39,22 @@ class CachedTransforms(BaseTransform):
         if key not in self._cache:
             self._cache[key] = self.transforms(results)
         return copy.deepcopy(self._cache[key])
+
+
+@TRANSFORMS.register_module()
+class ResizeByOrientation(Resize):
+    """Resizes landscape images to one size, and portrait images to its transpose.
+
+    Args:
+        scale: Width and height of a landscape image, in pixels.
+    """
+
+    def __init__(self, scale: tuple[int, int]) -> None:
+        super().__init__(scale=scale, keep_ratio=False)
+        self.sizes = (scale, scale[::-1])
+
+    def transform(self, results: dict) -> dict:
+        """Resize image and boxes."""
+        height, width = results['img'].shape[:2]
+        self.scale = self.sizes[height > width]
+        return super().transform(results)

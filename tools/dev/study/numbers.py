@@ -8,9 +8,13 @@ import numpy as np
 from scipy import stats
 
 from mmdet_consistent.analysis.annotations import AnnotatedSet
-from mmdet_consistent.analysis.coco_eval import evaluate, read_results
+from mmdet_consistent.analysis.coco_eval import SIZES, evaluate, read_results
+from mmdet_consistent.analysis.matching import pairwise_iou
 
 METRICS = ('AP', 'AP50', 'AP60', 'AP70', 'AP75', 'AP80', 'AP90')
+# By size of the object, and of objects that overlap another. Older files lack them.
+GROUPS = ('AP_small', 'AP_medium', 'AP_large', 'AP_overlapping')
+OVERLAP = 0.3  # IoU with another object, of any class
 
 
 class Estimate(NamedTuple):
@@ -64,19 +68,23 @@ def paired_difference(
 
 
 def coco_aps(
-    annotations: Union[str, Path], detections: Union[str, Path]
+    annotations: Union[str, Path],
+    detections: Union[str, Path],
+    classes: Optional[Sequence[str]] = None,
 ) -> dict[str, float]:
-    """Return COCO's AP as a mean, at every IoU threshold, and of every class.
+    """Return COCO's AP: the mean, by IoU threshold, by class and by group of objects.
 
     Args:
         annotations: Ground truth, a COCO file.
         detections: Detections in COCO's result format, a JSON file.
+        classes: Classes to evaluate; default: those of the file.
 
     Returns:
-        ``AP``, ``AP50``, ``AP55``, …, ``AP95`` and ``AP:<class>``, in per cent. All
-        are 0 if nothing is detected; a class without ground truth is left out.
+        ``AP``, ``AP50``, ``AP55``, …, ``AP95``, ``AP:<class>`` and those of ``GROUPS``,
+        in per cent. All are 0 if nothing is detected; a class or group without ground
+        truth is left out.
     """
-    truth = AnnotatedSet.from_file(Path(annotations))
+    truth = AnnotatedSet.from_file(Path(annotations), classes=classes)
     table = read_results(Path(detections), truth)
     result = evaluate(table, truth, sorted(truth.images))
     # Threshold by class, of objects of all sizes.
@@ -87,7 +95,32 @@ def coco_aps(
         aps[f'AP{100 * iou:.0f}'] = float(values.mean())
     for label in np.flatnonzero(known):
         aps[f'AP:{truth.classes[label]}'] = float(ap[:, label].mean())
+    others = AnnotatedSet(without_separate_objects(truth), truth.classes)
+    crowded = evaluate(table, others, sorted(truth.images))
+    groups = [result.mean(size=size) for size in SIZES[1:]] + [crowded.mean()]
+    named = zip(GROUPS, groups)
+    aps.update({name: 100 * value for name, value in named if not np.isnan(value)})
     return aps
+
+
+def without_separate_objects(truth: AnnotatedSet) -> dict:
+    """Return the annotations with only overlapping objects to be found, in COCO form.
+
+    Objects whose IoU with every other one is at most ``OVERLAP`` become crowd regions,
+    which count neither as found nor as missed.
+    """
+    coco = truth.to_coco(sorted(truth.images))
+    by_image: dict = {}
+    for item in coco['annotations']:
+        by_image.setdefault(item['image_id'], []).append(item)
+    for items in by_image.values():
+        boxes = np.array([item['bbox'] for item in items], float)
+        boxes[:, 2:] += boxes[:, :2]
+        iou = pairwise_iou(boxes, boxes)
+        np.fill_diagonal(iou, 0)
+        for item, largest in zip(items, iou.max(axis=1)):
+            item['iscrowd'] = int(item.get('iscrowd', 0) or largest <= OVERLAP)
+    return coco
 
 
 class Row(NamedTuple):

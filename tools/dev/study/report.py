@@ -11,8 +11,8 @@ from typing import Optional
 from mmdet_consistent.utils.tables import markdown_table
 from tools.dev import ROOT
 
-from .numbers import METRICS, Estimate, Row, summarise
-from .runs import Job, job_config
+from .numbers import GROUPS, METRICS, Estimate, Row, summarise
+from .runs import CONFIGS, Job, job_config
 from .tables import TABLES, Table
 
 # Row name to seed to a run's ``metrics`` and ``positives``.
@@ -58,13 +58,21 @@ def signed(estimate: Optional[Estimate]) -> str:
     return f'{estimate.mean:+.1f} ± {estimate.half_width:.1f}'
 
 
+def metrics_of(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the metrics that the rows have, by name: title in a table."""
+    groups = [name for name in GROUPS if all(name in row.values for row in rows)]
+    return {name: name.replace('_', ' ') for name in (*METRICS, *groups)}
+
+
 def values_table(rows: Sequence[Row]) -> str:
     """Render the mean of every metric, the difference of AP, positives and seeds."""
-    header = ['', *METRICS, 'ΔAP (95 %)', 'positives per image, by stage', 'seeds']
+    metrics = metrics_of(rows)
+    header = ['', *metrics.values()]
+    header += ['ΔAP (95 %)', 'positives per image, by stage', 'seeds']
     lines = [
         [
             row.name,
-            *(f'{row.values[metric].mean:.1f}' for metric in METRICS),
+            *(f'{row.values[metric].mean:.1f}' for metric in metrics),
             signed(row.differences.get('AP')),
             ', '.join(f'{p:.0f}' for p in row.positives) or '–',
             str(len(row.seeds)),
@@ -76,9 +84,10 @@ def values_table(rows: Sequence[Row]) -> str:
 
 def differences_table(rows: Sequence[Row]) -> str:
     """Render every metric's paired difference to the baseline, with its interval."""
-    header = ['', *(f'Δ{metric}' for metric in METRICS)]
+    metrics = metrics_of(rows)
+    header = ['', *(f'Δ{title}' for title in metrics.values())]
     lines = [
-        [row.name, *(signed(row.differences.get(metric)) for metric in METRICS)]
+        [row.name, *(signed(row.differences.get(metric)) for metric in metrics)]
         for row in rows
         if row.differences
     ]
@@ -111,14 +120,19 @@ def paper_figures(table: Table) -> dict[str, dict]:
 def schedule(model: str, data: str, split: str, epochs: Optional[int] = None) -> str:
     """Describe in a paragraph what was trained."""
     cfg = job_config(Job(model, data, 'baseline', 0, split, epochs, Path()))
-    start = 'from scratch'
+    names = f'`tools/dev/study/configs/{model}_{data}.py`'
+    if not (CONFIGS / f'{model}_{data}.py').is_file():
+        names = f'`_base_{model}.py` and `_base_{data}.py` of `tools/dev/study/configs`'
+    scratch = start = 'from scratch'
+    if cfg.model.backbone.get('init_cfg'):
+        scratch = 'on a frozen backbone with ImageNet weights'
     if cfg.pretraining_epochs:
         start = (
-            'from one baseline per seed, which was itself trained from scratch for '
+            f'from one baseline per seed, which was itself trained {scratch} for '
             f'{cfg.pretraining_epochs} epochs'
         )
     return (
-        f'`tools/dev/study/configs/{model}_{data}.py`: a small model, trained for '
+        f'{names}: a small model, trained for '
         f'{cfg.train_cfg.max_epochs} epochs {start}, on one CPU core per run; all rows '
         f'at equal settings. AP in per cent on the {split} split, means over the seeds.'
     )

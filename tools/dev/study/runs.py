@@ -26,7 +26,13 @@ from .tables import PRETRAINING, ROWS
 
 TRAINING_IMAGES = 80  # training images on which a run's anchors are measured
 # By the first word of the model's name, as in retinanet_wide.
-HEADS = {'retinanet': 'ConsistentRetinaHead', 'ssd': 'ConsistentSSDHead'}
+HEADS = {
+    'retinanet': 'ConsistentRetinaHead',
+    'ssd': 'ConsistentSSDHead',
+    'atss': 'ConsistentATSSHead',
+    'gfl': 'ConsistentGFLHead',
+}
+CONFIGS = ROOT / 'tools/dev/study/configs'
 
 
 class Job(NamedTuple):
@@ -51,9 +57,20 @@ class Job(NamedTuple):
         return self.work_dir / f'{self.model}_{self.data}' / self.row / str(self.seed)
 
 
+def base_config(model: str, data: str) -> Config:
+    """Return the config of a model on a data set: its own file, or both bases."""
+    path = CONFIGS / f'{model}_{data}.py'
+    if path.is_file():
+        return Config.fromfile(path)
+    cfg = Config.fromfile(CONFIGS / f'_base_{data}.py')
+    cfg.model = Config.fromfile(CONFIGS / f'_base_{model}.py').model
+    cfg.model.bbox_head.num_classes = len(cfg.classes)
+    return cfg
+
+
 def job_config(job: Job) -> Config:
     """Return the config of a run."""
-    cfg = Config.fromfile(ROOT / f'tools/dev/study/configs/{job.model}_{job.data}.py')
+    cfg = base_config(job.model, job.data)
     epochs = job.epochs or cfg.max_epochs
     if job.row == PRETRAINING:
         epochs = cfg.pretraining_epochs
@@ -215,14 +232,16 @@ def trained_runner(job: Job) -> Runner:
 
 def annotations(job: Job) -> Path:
     """Return the annotation file of the job's split."""
-    return Path(job_config(job).data_root) / f'annotations/{job.split}.json'
+    dataset = job_config(job)[f'{job.split}_dataloader'].dataset
+    return Path(dataset.data_root, dataset.ann_file)
 
 
 def evaluate(runner: Runner, job: Job, name: str) -> dict:
     """Return the AP of the runner's model on the job's split."""
     runner.test_evaluator.metrics[0].outfile_prefix = str(job.folder / name)
     runner.test()
-    return coco_aps(annotations(job), job.folder / f'{name}.bbox.json')
+    classes = runner.test_dataloader.dataset.metainfo['classes']
+    return coco_aps(annotations(job), job.folder / f'{name}.bbox.json', classes)
 
 
 def measure_boxes(job: Job) -> dict:

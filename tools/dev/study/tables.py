@@ -71,6 +71,18 @@ ROWS: dict[str, Optional[dict]] = {
     'baseline': None,
     **{name: dict(dict(cls_normalizer='stage'), **row) for name, row in _ROWS.items()},
 }
+# On photos, each head has its own default, and what is recommended.
+ROWS.update(
+    default={},
+    default_stage=dict(cls_normalizer='stage'),
+    default_2_1=dict(label_stages=2, reg_stages=1),
+    default_aligned=dict(additions=[dict(type='AlignedFeatures')]),
+    default_aligned_1_2=_ROWS['aligned_1_2'],
+    default_aligned_confident=_ROWS['aligned_confident'],
+    stage_aligned_confident=dict(
+        cls_normalizer='stage', additions=_ROWS['aligned_confident']['additions']
+    ),
+)
 PRETRAINING = 'pretraining'  # the baseline from which all rows start
 
 
@@ -169,6 +181,50 @@ TABLES = {
                 *('aligned', 'aligned_1_2', 'soft_labels', 'alpha_schedule'),
                 *('quality_baseline', 'quality_focal', 'aligned_confident', 'union'),
             )
+        },
+        {},
+    ),
+    'photos': Table(
+        'Photos, ImageNet backbone: RetinaNet',
+        'retinanet_lite',
+        {
+            'baseline': 'baseline',
+            'consistent': 'default',
+            'consistent, stage normalizer': 'default_stage',
+            'labels alone (2, 1)': 'default_2_1',
+            'aligned': 'default_aligned',
+            'aligned + confidence': 'default_aligned_confident',
+            'aligned + confidence, stage': 'stage_aligned_confident',
+        },
+        {},
+    ),
+    'photos_ssd': Table(
+        'Photos, ImageNet backbone: SSD',
+        'ssd_lite',
+        {
+            'baseline': 'baseline',
+            'consistent': 'default',
+            'aligned + confidence': 'default_aligned_confident',
+        },
+        {},
+    ),
+    'photos_atss': Table(
+        'Photos, ImageNet backbone: ATSS',
+        'atss_lite',
+        {
+            'baseline': 'baseline',
+            'consistent': 'default',
+            'aligned': 'default_aligned',
+        },
+        {},
+    ),
+    'photos_gfl': Table(
+        'Photos, ImageNet backbone: GFL',
+        'gfl_lite',
+        {
+            'baseline': 'baseline',
+            'consistent': 'default',
+            'aligned': 'default_aligned',
         },
         {},
     ),

