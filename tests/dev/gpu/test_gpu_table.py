@@ -13,6 +13,9 @@ from tools.dev.gpu.rows import Row
 from tools.dev.gpu.table import DRY, REAL, jobs, train_table
 from tools.dev.study import runs
 from tools.dev.study.numbers import METRICS
+from tools.dev.study.tables import TABLES
+
+CONFIDENT = TABLES['gpu'].rows['recommended']
 
 
 def train(plan, folder, end=float('inf')):
@@ -25,9 +28,9 @@ def fake(monkeypatch):
     """Trainings that fail for one row with one seed."""
 
     def run(job, end):
-        if (job.row, job.seed) == ('recommended', 1):
+        if (job.row, job.seed) == (CONFIDENT, 1):
             raise RuntimeError('CUDA error: out of memory')
-        gain = dict(baseline=0, first_normalizer=1, recommended=2)[job.row]
+        gain = {'baseline': 0, 'default': 1, CONFIDENT: 2}[job.row]
         metrics = dict.fromkeys(METRICS, 40.0 + gain + job.seed)
         return dict(metrics=metrics, positives=[9.0], step_seconds=0.05)
 

@@ -76,14 +76,19 @@ def run_isolated(job: Job, end: float) -> Optional[dict]:
         return pool.submit(run_job, job).result()
 
 
+def setting_of(job: Job) -> str:
+    """Return the name of a job's row in the table, and its seed."""
+    name = next(n for n, row in TABLES[TABLE].rows.items() if row == job.row)
+    return f'{name}, seed {job.seed}'
+
+
 def row_of(job: Job, record: Optional[dict]) -> Row:
     """Return the row of a training that did not fail."""
-    name = next(n for n, row in TABLES[TABLE].rows.items() if row == job.row)
     value = 'not trained: the time was up'
     if record:
         step = 1000 * record['step_seconds']
         value = f'AP {record["metrics"]["AP"]:.1f}, {step:.0f} ms per step'
-    return Row('training', f'{name}, seed {job.seed}', value, '')
+    return Row('training', setting_of(job), value, '')
 
 
 def write_runs(path: Path, plan: Plan, records: dict[Job, dict]) -> None:
@@ -118,7 +123,7 @@ def train_table(
             try:
                 record = future.result()
             except Exception as error:  # whatever it is, other rows can be trained
-                yield failure('training', f'{job.row}, seed {job.seed}', error)
+                yield failure('training', setting_of(job), error)
                 continue
             if record:
                 records[job] = record

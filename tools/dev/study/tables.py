@@ -49,11 +49,6 @@ _ROWS: dict[str, dict] = {
     'aligned_confident': dict(
         additions=[dict(type='AlignedFeatures'), dict(type='LocalizationConfidence')]
     ),
-    # What the README recommends, with the head's own defaults.
-    'recommended': dict(
-        cls_normalizer='first',
-        additions=[dict(type='AlignedFeatures'), dict(type='LocalizationConfidence')],
-    ),
     # All that can be combined; the quality focal loss is another way to score.
     'union': dict(
         additions=[
@@ -154,8 +149,8 @@ TABLES = {
         'retinanet_gpu',
         {
             'baseline': 'baseline',
-            'consistent': 'first_normalizer',
-            'recommended': 'recommended',
+            'consistent': 'default',
+            'recommended': 'default_aligned_confident',
         },
         {},
     ),

@@ -2,8 +2,8 @@
 _base_ = './retinanet_gpu_bccd.py'
 model = dict(
     backbone=dict(init_cfg=None),
-    neck=dict(out_channels=16),
-    bbox_head=dict(in_channels=16, feat_channels=16, stacked_convs=1),
+    neck=dict(out_channels=32),
+    bbox_head=dict(in_channels=32, feat_channels=32, stacked_convs=1),
 )
 _cached = dict(
     type='CachedTransforms',
