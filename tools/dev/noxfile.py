@@ -9,8 +9,8 @@ Example:
 Every stack has an environment of its own below work_dirs/nox, made by tools/setup.sh
 and reused by a second run. The outcome becomes a row of docs/versions.md; the rows of
 stacks that are not run, or whose Python is not installed, stay as they are. Only
-`compiled` needs a compiler: it builds mmcv in 20 minutes on two cores, unless MMCV_WHEEL
-names a wheel that was built before, and compares our operators with it.
+`compiled` needs a compiler: it builds mmcv in 20 minutes on two cores, and compares our
+operators with it. MMCV_WHEEL may name a wheel that was built before.
 """
 
 import os
