@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdet_consistent.task_modules import MatchRule, dense_search
-from tests.support.kernels import DEVICE
+from tests.support.kernels import DEVICE, require_triton
 
-pytest.importorskip('triton', '3.0', reason='Triton 3 has wheels for Linux alone')
+require_triton()
 from mmdet_consistent.task_modules import match_kernel
 
 
