@@ -9,7 +9,7 @@ from mmdet_consistent.losses import focal_losses
 from tests.support.kernels import DEVICE, require_triton
 
 require_triton()
-from mmdet_consistent.losses.focal_kernel import focal_sums
+from mmdet_consistent.losses.focal_kernel import focal_sums  # noqa: E402  needs Triton
 
 
 def random_case(seed, shape, sets, dtype=torch.float32, spread=3.0, mean=0.0):

@@ -1,6 +1,5 @@
 """The matching kernels equal the eager search, bit for bit, ties included."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +8,7 @@ from mmdet_consistent.task_modules import MatchRule, dense_search
 from tests.support.kernels import DEVICE, require_triton
 
 require_triton()
-from mmdet_consistent.task_modules import match_kernel
+from mmdet_consistent.task_modules import match_kernel  # noqa: E402  needs Triton
 
 
 def boxes_with_ties(generator, *shape):
