@@ -58,6 +58,7 @@ MMENGINE_OBJECTS = [
     np.dtype,
     multiarray.scalar,
     multiarray._reconstruct,
+    _codecs.encode,  # bytes of protocol 2; torch allows it by itself from 2.5 on
     *(
         type(np.dtype(name))
         for name in ('float64', 'float32', 'int64', 'int32', 'bool', 'uint32')
@@ -70,13 +71,15 @@ _ALLOWED: dict[str, Any] = {}
 def add_safe_globals(items: list) -> None:
     """Allow classes and functions in checkpoints, as torch's function of that name."""
     if HAS_ALLOW_LIST:
-        torch.serialization.add_safe_globals(items)
+        known = torch.serialization.get_safe_globals()
+        # (torch 2.4 keeps a list, where a second entry would stay.)
+        torch.serialization.add_safe_globals([x for x in items if x not in known])
     else:
         _ALLOWED.update({f'{x.__module__}.{x.__qualname__}': x for x in items})
 
 
 if not HAS_ALLOW_LIST:
-    add_safe_globals([_codecs.encode, *MMENGINE_OBJECTS])
+    add_safe_globals(MMENGINE_OBJECTS)
 
 
 def torch_load(file: Any, map_location: Any = None) -> Any:
@@ -93,7 +96,8 @@ def torch_load(file: Any, map_location: Any = None) -> Any:
             file, map_location=map_location, pickle_module=sys.modules[__name__]
         )
     # (Leaving torch's own context manager takes entries away that were there before.)
-    before = torch.serialization.get_safe_globals()
+    # (torch 2.4 returns its own list, which grows below, not a copy.)
+    before = list(torch.serialization.get_safe_globals())
     torch.serialization.add_safe_globals(MMENGINE_OBJECTS)
     try:
         return torch.load(file, map_location=map_location, weights_only=True)

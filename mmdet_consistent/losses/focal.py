@@ -75,6 +75,7 @@ class _FocalLosses(torch.autograd.Function):
         ctx.gamma, ctx.alpha = gamma, alpha
         ctx.select, ctx.num_parts = select, num_parts
         slopes: list[Optional[Tensor]] = []
+        ctx.cells = [] if select else None  # of all rows, they would be large
         losses: Any = 0.0
         for part, (logits, labels, weights) in enumerate(_parts(tensors)):
             slope = None
@@ -89,6 +90,8 @@ class _FocalLosses(torch.autograd.Function):
             positive, _ = _terms(-cells.logits, gamma, alpha)
             terms = torch.where(cells.is_label, positive, background) * cells.is_first
             losses = losses + sum_float64((terms * cells.weights).flatten(1), 1)
+            if select:
+                ctx.cells.append(cells)
         ctx.save_for_backward(*tensors)
         ctx.slopes = slopes
         return losses.to(torch.promote_types(tensors[0].dtype, torch.float32))
@@ -101,8 +104,7 @@ class _FocalLosses(torch.autograd.Function):
             if not ctx.needs_input_grad[4 + part]:
                 grads.append(None)
                 continue
-            weights = weights.to(grad.dtype) * grad[:, None, None]
-            row_weights = weights.sum(dim=0)
+            row_weights = (weights.to(grad.dtype) * grad[:, None, None]).sum(dim=0)
             grad_logits, ctx.slopes[part] = ctx.slopes[part], None
             if grad_logits is None:  # float16, or a second pass through the same graph
                 grad_logits = _empty_like(logits)
@@ -113,9 +115,14 @@ class _FocalLosses(torch.autograd.Function):
                 grad_logits.mul_(row_weights[:, None].to(grad_logits.dtype))
 
             # A label's cell is positive for some sets and background for others.
-            cells = _label_cells(logits, labels, weights, ctx.select)
-            as_positive = (cells.weights * cells.is_label).sum(dim=0)
-            as_background = cells.weights.sum(dim=0) - as_positive
+            if ctx.select:
+                cells = ctx.cells[part]
+            else:
+                cells = _label_cells(logits, labels, weights, False)
+            scale = grad.view(-1, *[1] * (cells.weights.dim() - 1))
+            cell_weights = cells.weights.to(grad.dtype) * scale
+            as_positive = (cell_weights * cells.is_label).sum(dim=0)
+            as_background = cell_weights.sum(dim=0) - as_positive
             _, background = _terms(cells.logits, ctx.gamma, 1 - ctx.alpha)
             _, positive = _terms(-cells.logits, ctx.gamma, ctx.alpha)
             value = as_background * background - as_positive * positive

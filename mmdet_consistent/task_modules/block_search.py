@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .box_deltas import from_planes, to_planes
 from .overlaps import BoxPlanes, iou
 
 if TYPE_CHECKING:
@@ -40,12 +41,17 @@ def search_blocks(
     Returns:
         As :func:`match_max_iou`, for images that have ground truths.
     """
-    if excluded is not None and excluded.any():
-        boxes = torch.where(excluded[..., None], 0, boxes)  # such a box overlaps none
-    else:
-        excluded = None
     num_boxes = boxes.shape[1]
-    planes = BoxPlanes.of(F.pad(boxes, (0, 0, 0, -num_boxes % STRIP)))
+    coordinates = to_planes(boxes)
+    if excluded is not None and not excluded.any():
+        excluded = None
+    elif excluded is not None:
+        coordinates = coordinates.expand(4, *excluded.shape)
+    # The copy is contiguous, coordinate by coordinate.
+    coordinates = F.pad(coordinates, (0, -num_boxes % STRIP)).contiguous()
+    if excluded is not None:  # such a box has no area, and overlaps none
+        coordinates[..., :num_boxes].masked_fill_(excluded, 0)
+    planes = BoxPlanes.of(from_planes(coordinates))
     gts = BoxPlanes.of(gt_bboxes)
     best, tops = _highest_overlaps(planes, gts, rule.match_low_quality)
     best = best[:, :num_boxes]

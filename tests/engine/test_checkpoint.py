@@ -91,14 +91,36 @@ def test_hidden_exec_would_run_if_getattr_were_allowed(tmp_path, monkeypatch):
         restricted_pickle.add_safe_globals([HistoryBuffer, getattr])
         restricted_pickle.torch_load(path)
     else:
-        allowed = torch.serialization.get_safe_globals()
+        allowed = list(torch.serialization.get_safe_globals())
         torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals([HistoryBuffer, getattr])
         try:
-            with torch.serialization.safe_globals([HistoryBuffer, getattr]):
-                torch.load(path, weights_only=True)
+            torch.load(path, weights_only=True)
         finally:
+            torch.serialization.clear_safe_globals()
             torch.serialization.add_safe_globals(allowed)
     assert owned.exists()
+
+
+@pytest.mark.skipif(
+    not restricted_pickle.HAS_ALLOW_LIST, reason='torch < 2.4 has no allow-list'
+)
+def test_loading_leaves_the_allow_list_of_torch_2_4_as_it_was(tmp_path, monkeypatch):
+    """There it is a list, which is returned itself and grows in place."""
+    allowed = [Reduce]
+    functions = dict(
+        get_safe_globals=lambda: allowed,
+        add_safe_globals=allowed.extend,
+        clear_safe_globals=allowed.clear,
+    )
+    for name, function in functions.items():
+        monkeypatch.setattr(torch.serialization, name, function)
+    torch.save(dict(state_dict={}), tmp_path / 'c.pth')
+    load(tmp_path / 'c.pth')
+    assert allowed == [Reduce]
+    for _ in range(2):
+        restricted_pickle.add_safe_globals([Reduce, HistoryBuffer])
+        assert allowed == [Reduce, HistoryBuffer]
 
 
 def test_config_in_the_meta_data_is_dropped(tmp_path):

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdet_consistent.losses import focal_losses
-from tests.support.kernels import DEVICE
+from tests.support.kernels import DEVICE, require_triton
 
-pytest.importorskip('triton', '3.0', reason='Triton 3 has wheels for Linux alone')
-from mmdet_consistent.losses.focal_kernel import focal_sums
+require_triton()
+from mmdet_consistent.losses.focal_kernel import focal_sums  # noqa: E402  needs Triton
 
 
 def random_case(seed, shape, sets, dtype=torch.float32, spread=3.0, mean=0.0):

@@ -1,15 +1,14 @@
 """The matching kernels equal the eager search, bit for bit, ties included."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdet_consistent.task_modules import MatchRule, dense_search
-from tests.support.kernels import DEVICE
+from tests.support.kernels import DEVICE, require_triton
 
-pytest.importorskip('triton', '3.0', reason='Triton 3 has wheels for Linux alone')
-from mmdet_consistent.task_modules import match_kernel
+require_triton()
+from mmdet_consistent.task_modules import match_kernel  # noqa: E402  needs Triton
 
 
 def boxes_with_ties(generator, *shape):

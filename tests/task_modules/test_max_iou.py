@@ -207,3 +207,20 @@ def test_low_quality_match_skips_boxes_in_ignore_regions():
     )
     assert gt_inds.tolist() == [[1, -1]]  # also where the best IoU there is is 1
     assert best.tolist() == [[1, -1]]
+
+
+@pytest.mark.parametrize('num_boxes', [block_search.STRIP, block_search.STRIP + 1])
+def test_search_blocks_leaves_excluded_boxes_as_they_are(num_boxes):
+    boxes = torch.tensor([[[0.0, 0, 8, 8]]]).repeat(1, num_boxes, 1)
+    before = boxes.clone()
+    excluded = torch.zeros(2, num_boxes, dtype=torch.bool)
+    excluded[0, 1:] = True
+    gts = boxes[:, :1].repeat(2, 1, 1)
+    rule = MatchRule(pos_iou_thr=0.5, neg_iou_thr=0.4)
+    inds, best = block_search.search_blocks(
+        boxes, gts, torch.tensor([1, 1]), rule, excluded
+    )
+    assert torch.equal(boxes, before)
+    assert inds[0].tolist() == [1] + [-1] * (num_boxes - 1)
+    assert bool((inds[1] == 1).all())
+    assert bool((best[1] == 1).all())

@@ -4,14 +4,16 @@ Example:
     python -m nox -f tools/dev/noxfile.py                     # all stacks
     python -m nox -f tools/dev/noxfile.py -s oldest forks     # some of them
     python -m nox -f tools/dev/noxfile.py -s oldest -- tests/heads    # some tests
+    python -m nox -f tools/dev/noxfile.py -s newest -- telling        # see TELLING
 
 Every stack has an environment of its own below work_dirs/nox, made by tools/setup.sh
 and reused by a second run. The outcome becomes a row of docs/versions.md; the rows of
 stacks that are not run, or whose Python is not installed, stay as they are. Only
 `compiled` needs a compiler: it builds mmcv in 20 minutes on two cores, and compares our
-operators with it.
+operators with it. MMCV_WHEEL may name a wheel that was built before.
 """
 
+import os
 import re
 from datetime import date
 from functools import partial
@@ -43,6 +45,11 @@ STACKS = {
     ),
     'compiled': (None, '', 'mmcv==2.1.0'),
 }
+# The tests that depend on versions most: `-- telling`.
+TELLING = (
+    *('tests/engine', 'tests/losses', 'tests/ops', 'tests/task_modules'),
+    *('tests/heads/test_retina_head.py', 'tests/heads/test_ssd_head.py'),
+)
 VERSIONS = """
 import platform, torch, numpy, mmcv, mmengine, mmdet, cv2
 from importlib.metadata import version
@@ -81,6 +88,17 @@ def check_forks(session: nox.Session) -> None:
     pip('check')
 
 
+def install_mmcv(session: nox.Session, version: str) -> None:
+    """Install mmcv with compiled operators: MMCV_WHEEL, or built from its source."""
+    wheel = os.environ.get('MMCV_WHEEL')
+    if wheel:
+        session.install('--no-deps', wheel)
+        return
+    session.install('ninja', 'wheel')
+    build = ('--no-build-isolation', '--no-deps', '--no-binary', 'mmcv', version)
+    session.install(*build, env={'MMCV_WITH_OPS': '1'})
+
+
 def test_stack(session: nox.Session, name: str) -> None:
     """Set a stack up, run the quick tests, and write its row."""
     _, torch, others = STACKS[name]
@@ -91,10 +109,8 @@ def test_stack(session: nox.Session, name: str) -> None:
     try:
         if name == 'compiled':
             session.run_install('bash', 'tools/setup.sh', env=env, external=True)
-            session.install('ninja', 'wheel')
             session.run_install('python', '-m', 'pip', 'uninstall', '-qy', 'mmcv-lite')
-            build = ('--no-build-isolation', '--no-deps', '--no-binary', 'mmcv', others)
-            session.install(*build, env={'MMCV_WITH_OPS': '1'})
+            install_mmcv(session, others)
         elif others:
             session.install(*others.split())
         session.run_install('bash', 'tools/setup.sh', env=env, external=True)
@@ -104,15 +120,16 @@ def test_stack(session: nox.Session, name: str) -> None:
     except nox.command.CommandFailed:
         write_row(session, name, '–', 'the set-up failed', '–')
         raise
+    telling = session.posargs == ['telling']
     output = session.run(
         *('python', '-m', 'pytest', '-q', '-rfEs', '-p', 'no:cacheprovider'),
-        *(session.posargs or ['tests']),
+        *(TELLING if telling else session.posargs or ['tests']),
         env=dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1'),
         silent=True,
         success_codes=range(256),
     )
     outcome = re.sub(r'^=* *| in [0-9.]+s.*', '', output.splitlines()[-1])
-    paths = [word for word in session.posargs if word.startswith('tests')]
+    paths = [x for x in session.posargs if telling or x.startswith('tests')]
     reasons = sorted(set(re.findall(r'^SKIPPED \[\d+\] [^ ]*: (.*)', output, re.M)))
     cells = (
         f'{" ".join(paths)}: {outcome}' if paths else outcome,

@@ -4,11 +4,11 @@ import pandas as pd
 import pytest
 
 from tests.support.benchmark_rows import growing, row, table
-from tools.dev.benchmark import report
+from tools.dev.benchmark import presets, report
 from tools.dev.benchmark.cases import Case, Contender, Task, grid, merge_tasks
 from tools.dev.benchmark.cases import parse_image as parse
 from tools.dev.benchmark.detectors import Cost
-from tools.dev.benchmark.goals import verdicts
+from tools.dev.benchmark.goals import SETTINGS, verdicts
 from tools.dev.benchmark.growth import fit_growth, growth_points, plot_growth
 from tools.dev.benchmark.results import MEMORY, RATIO, read_csv, write_csv
 
@@ -109,6 +109,32 @@ def test_targets_are_judged_by_ratio_exponent_and_cost():
         'RetinaNet: time, 100 → 1,000 anchors': ['size^2.00', 'not met'],
         'RetinaNet: memory, 100 → 1,000 anchors': ['size^1.00', 'met'],
     }
+
+
+def test_settings_with_targets_of_their_own_are_judged():
+    setting = dict(groups='settings', ratio=0.7)
+    rows = [
+        row(**setting, classes=1),
+        row(**setting, classes=3, part=MEMORY),
+        row(**setting, ground_truths=200),
+        row(**setting, detector='ssd', ground_truths=200),
+        row(**setting, detector='ssd', batch=8),
+    ]
+    assert verdicts(table(*rows), []) == [
+        (f'{name} (threads: 1)', limit, '0.70× (0.70–0.70)', verdict)
+        for name, limit, verdict in (
+            ('RetinaNet: head loss, 1 class', '≤ 0.80×', 'met'),
+            ('SSD: head loss, 200 ground truths', '≤ 0.60×', 'not met'),
+        )
+    ]
+
+
+@pytest.mark.parametrize('fields', [fields for fields, *_ in SETTINGS])
+def test_every_setting_with_a_target_is_measured(fields):
+    assert any(
+        all(getattr(case, name) == value for name, value in fields.items())
+        for case in presets.SETTINGS
+    )
 
 
 def table_rows(text):

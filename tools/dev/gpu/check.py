@@ -1,228 +1,97 @@
 """Check the heads on a GPU, and measure them there against mmdet's own.
 
 Example:
-    bash tools/dev/gpu_check.sh          # on a machine with a GPU, about 4 minutes
-    bash tools/dev/gpu_check.sh --dry    # the same checks, tiny and on the CPU
+    bash tools/dev/gpu_check.sh heads           # with a GPU, about 4 minutes
+    bash tools/dev/gpu_check.sh training        # with a GPU, about 8 minutes
+    bash tools/dev/gpu_check.sh training --dry  # the same, tiny and on the CPU
 
-Each row is appended to docs/results/gpu.csv as soon as it is known. A check that fails
-costs its own row and nothing else.
+heads: compares losses and gradients with the CPU's and with mmdet's, checks that no
+step waits for the GPU, and measures half precision, speed and memory.
+training: kills and resumes a mixed-precision training, and trains the study's first
+table at a real size, with five seeds.
+
+Each row is appended to gpu_heads.csv or gpu_training.csv as soon as it is known. The
+table's runs are in gpu_table.csv. A failing check costs its own row and nothing else.
 """
 
 import argparse
-import csv
-import itertools
-import platform
-import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from mmdet_consistent.utils.device import may_use_kernels
 from tools.dev import ROOT
-from tools.dev.benchmark.cases import OURS, REFERENCE, Case, Contender, Task
-from tools.dev.benchmark.detectors import build_slim_head
-from tools.dev.benchmark.measure import measure
-from tools.dev.benchmark.scene import head_outputs, image_metas, make_scene, tensors
-from tools.dev.benchmark.workloads import total_loss
+from tools.dev.benchmark.cases import all_cores
 
-DETECTORS = ('retinanet', 'ssd')
+from . import heads, resume, table
+from .rows import Check, write_rows
 
-
-class Row(NamedTuple):
-    """One result: a check, its setting, what was found, and whether that is right."""
-
-    check: str
-    setting: str
-    value: str
-    passed: str  # 'yes', 'no', or '' for a measurement
+PARTS = ('heads', 'training')
 
 
-class Sizes(NamedTuple):
-    """Sizes of the checks: real ones, or tiny ones for a dry run."""
+def training_checks(dry: bool, out: Path, end: float) -> Iterator[Check]:
+    """Yield the checks of part two.
 
-    device: str
-    image: tuple[int, int]
-    batches: tuple[int, ...]
-    seconds: float
-
-    def case(self, detector: str, **options: Any) -> Case:
-        """Return the benchmark's case of a detector."""
-        height, width = self.image
-        if detector == 'ssd':
-            height = width = 512 if height > 512 else 300
-        sizes = dict(height=height, width=width, batch=self.batches[0])
-        return Case(detector=detector, device=self.device, **{**sizes, **options})
-
-
-REAL = Sizes('cuda', (800, 1333), (2, 8), 4.0)
-DRY = Sizes('cpu', (96, 128), (1,), 0.1)
-
-
-class Step:
-    """One loss of a slim head, with the same inputs on any device."""
-
-    def __init__(self, case: Case, contender: str) -> None:
-        on_cpu = replace(case, device='cpu')
-        scene = make_scene(on_cpu, build_slim_head(on_cpu, Contender(REFERENCE)))
-        head = build_slim_head(on_cpu, Contender(contender))
-        outputs = head_outputs(head, scene, on_cpu)
-        self.head = head.to(case.device)
-        self.outputs = [
-            [x.detach().to(case.device).requires_grad_() for x in levels]
-            for levels in outputs
-        ]
-        self.truth = [gt.to(case.device) for gt in scene.ground_truths]
-        self.metas = next(image_metas(case))
-
-    def loss(self) -> Tensor:
-        """Return the total loss."""
-        losses = self.head.loss_by_feat(*self.outputs, self.truth, self.metas)
-        return total_loss(losses)
-
-    def results(self) -> list[Tensor]:
-        """Return the loss and the gradients of the outputs, in float32 on the CPU."""
-        loss = self.loss()
-        grads = torch.autograd.grad(loss, list(tensors(self.outputs)))
-        return [x.detach().float().cpu() for x in (loss, *grads)]
-
-
-def largest_difference(ours: list[Tensor], expected: list[Tensor]) -> float:
-    """Return the largest difference, relative to each tensor's largest value."""
-    return max(
-        float((a - b).abs().max() / b.abs().max().clamp(min=1e-9))
-        for a, b in zip(ours, expected)
+    Args:
+        dry: Whether to train tiny detectors on the CPU.
+        out: Folder of the table's CSV file.
+        end: Time on ``time.monotonic`` after which no training is started.
+    """
+    work_dir = ROOT / f'work_dirs/gpu{"_dry" * dry}'
+    if dry:
+        shutil.rmtree(work_dir, ignore_errors=True)
+    plan = resume.DRY if dry else resume.REAL
+    for deterministic in (True, False):
+        folder = work_dir / ('deterministic' if deterministic else 'any_order')
+        setting = f'deterministic={deterministic}'
+        rows = partial(resume.check_resume, plan, deterministic, folder)
+        yield Check('killed and resumed', setting, rows)
+    rows = partial(
+        table.train_table,
+        table.DRY if dry else table.REAL,
+        work_dir / 'table',
+        out / 'gpu_table.csv',
+        all_cores(),
+        end,
     )
+    yield Check('table', '', rows)
 
 
-def _judged(check: str, setting: str, difference: float, limit: float) -> Row:
-    passed = 'yes' if difference <= limit else 'no'
-    return Row(check, setting, f'{difference:.1e} (limit {limit:.0e})', passed)
-
-
-def about(sizes: Sizes, detector: str) -> Iterator[Row]:
-    """Name the machine, and which code computes the head's loss."""
-    is_gpu = sizes.device == 'cuda'
-    name = torch.cuda.get_device_name() if is_gpu else f'{platform.machine()} CPU (dry)'
-    yield Row('device', name, f'PyTorch {torch.__version__}', '')
-    kernels = may_use_kernels(torch.zeros(1, device=sizes.device))
-    way = 'Triton kernels' if kernels else 'PyTorch operators'
-    yield Row('head loss', sizes.device, way, '')
-
-
-def check_equality(sizes: Sizes, detector: str) -> Iterator[Row]:
-    """Compare the device's losses with the CPU's, and one stage with mmdet's head."""
-    case = sizes.case(detector)
-    on_cpu = Step(replace(case, device='cpu'), OURS).results()
-    difference = largest_difference(Step(case, OURS).results(), on_cpu)
-    yield _judged('loss and gradients as on the CPU', detector, difference, 1e-4)
-    ours, theirs = (Step(case, name).results() for name in ('one_stage', REFERENCE))
-    difference = largest_difference(ours, theirs)
-    yield _judged("one stage as mmdet's head", detector, difference, 1e-4)
-
-
-def check_waits(sizes: Sizes, detector: str) -> Iterator[Row]:
-    """Run a step in which every wait of the host is an error."""
-    step = Step(sizes.case(detector), OURS)
-    step.results()  # kernels are compiled, anchors are kept
-    is_gpu = sizes.device == 'cuda'
-    if is_gpu:
-        torch.cuda.set_sync_debug_mode('error')
-    try:
-        step.loss().backward()
-    finally:
-        if is_gpu:
-            torch.cuda.set_sync_debug_mode('default')
-    yield Row('waits of the host in a step', detector, 'none', 'yes' if is_gpu else '')
-
-
-def check_half_precision(sizes: Sizes, detector: str) -> Iterator[Row]:
-    """Compare a step on half-precision outputs with one on the same values, wide."""
-    for dtype in (torch.float16, torch.bfloat16):
-        step = Step(sizes.case(detector), OURS)
-        half = [[x.detach().to(dtype) for x in levels] for levels in step.outputs]
-        found = []
-        for wide in (False, True):
-            step.outputs = [
-                [(x.float() if wide else x.clone()).requires_grad_() for x in levels]
-                for levels in half
-            ]
-            found.append(step.results())
-        setting = f'{detector}, {str(dtype)[6:]}'
-        difference = largest_difference(*found)
-        yield _judged('half precision as float32', setting, difference, 0.02)
-
-
-def measure_speed(sizes: Sizes, detector: str) -> Iterator[Row]:
-    """Time head loss, training step and inference against mmdet's, alternately."""
-    cases = [sizes.case(detector, batch=batch) for batch in sizes.batches]
-    cases += [
-        sizes.case(detector, workload=name) for name in ('train_step', 'inference')
-    ]
-    for case in cases:
-        task = Task.of(case, (REFERENCE, OURS), 'gpu')
-        rows, errors = measure(task, seconds=sizes.seconds)
-        setting = f'{case.detector}, batch {case.batch}, {case.image}'
-        for error in errors:
-            yield Row(case.workload, setting, error, 'no')
-        for _, row in rows[rows.part.isin(['total', 'peak_memory'])].iterrows():
-            value = f'{row["median"]:.4g} {row.unit}'
-            if row.contender == OURS:
-                value += f', {row.ratio:.2f} of mmdet'
-            yield Row(
-                f'{case.workload}, {row.part}, {row.contender}', setting, value, ''
-            )
-
-
-Check = Callable[[Sizes, str], Iterator[Row]]
-CHECKS: tuple[Check, ...] = (
-    check_equality,
-    check_waits,
-    check_half_precision,
-    measure_speed,
-)
-
-
-def rows_of(check: Check, sizes: Sizes, detector: str) -> Iterator[Row]:
-    """Yield a check's rows; an error is a row, and ends this check alone."""
-    try:
-        yield from check(sizes, detector)
-    except Exception as error:
-        traceback.print_exc()
-        message = f'{type(error).__name__}: {error}'.splitlines()[0]
-        yield Row(check.__name__, detector, message, 'no')
-
-
-def run_checks(sizes: Sizes, path: Path) -> int:
-    """Run all checks, append their rows to a CSV file, and count what failed."""
-    failed = 0
-    jobs = [(about, ''), *itertools.product(CHECKS, DETECTORS)]
-    with path.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
-        for check, detector in jobs:
-            for row in rows_of(check, sizes, detector):
-                failed += row.passed == 'no'
-                writer.writerow(row)
-                file.flush()
-                print(*row, sep=' | ', flush=True)
-    return failed
-
-
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument('part', nargs='?', choices=PARTS, default='heads')
     parser.add_argument('--dry', action='store_true', help='tiny, on the CPU')
-    parser.add_argument('--out', type=Path, help='CSV file')
+    parser.add_argument('--out', type=Path, help='folder of the CSV files')
+    parser.add_argument(
+        '--minutes',
+        type=float,
+        default=6.5,
+        help='start no training after this time; default %(default)s',
+    )
     args = parser.parse_args()
-    default = 'work_dirs/gpu_dry.csv' if args.dry else 'docs/results/gpu.csv'
-    path = args.out or ROOT / default
-    path.parent.mkdir(parents=True, exist_ok=True)
-    failed = run_checks(DRY if args.dry else REAL, path)
+    if not args.dry and not torch.cuda.is_available():
+        parser.error('PyTorch finds no GPU here; --dry runs the same on the CPU')
+    default = 'work_dirs/gpu_dry_results' if args.dry else 'docs/results'
+    args.out = (args.out or ROOT / default).resolve()
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    end = time.monotonic() + 60 * args.minutes
+    os.chdir(ROOT)
+    checks = heads.checks(heads.DRY if args.dry else heads.REAL)
+    if args.part == 'training':
+        if args.dry:  # for the processes to come
+            os.environ.update(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
+        checks = training_checks(args.dry, args.out, end)
+    failed = write_rows(checks, args.out / f'gpu_{args.part}.csv')
     raise SystemExit(f'{failed} checks failed' if failed else 0)
 
 

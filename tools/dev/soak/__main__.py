@@ -31,7 +31,7 @@ from mmdet_consistent.engine.checkpoint import load
 from mmdet_consistent.utils import atomic
 from tools.dev import ROOT
 
-from .training import BATCH, IMAGES, Training, equal, outcome
+from .training import BATCH, IMAGES, Training, equal, outcome, start_training
 
 REPORT = ROOT / 'docs' / 'results' / 'reliability.md'
 
@@ -96,7 +96,7 @@ class Soak:
     def undisturbed(self) -> None:
         """Train without a fault; remember weights, log and memory."""
         folder = self.base / 'undisturbed'
-        self.training = training = Training(self.data, folder, self.args.epochs)
+        self.training = training = start_training(self.data, folder, self.args.epochs)
         self.memory: list[tuple[int, float]] = []
         while training.process.poll() is None:
             if training.steps:
@@ -117,7 +117,7 @@ class Soak:
             if time.monotonic() > end:
                 return False
             name = self.random.choice([*FAULTS] if self.mounted else [*FAULTS][:-1])
-            self.training = Training(self.data, self.folder, self.args.epochs)
+            self.training = start_training(self.data, self.folder, self.args.epochs)
             self.starts += 1
             complete = self.expose(name, self.training)
             self._judge_start(self.training, saved)

@@ -1,6 +1,7 @@
 """A supervised training of a small detector, and its outcome."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -15,6 +16,8 @@ from tools.dev import ROOT
 
 CONFIG = 'configs/quickstart/con_retinanet_bccd.py'
 IMAGES, BATCH = 24, 4
+# Figures in the log that may differ between two equal trainings.
+UNEQUAL = ('time', 'data_time', 'memory')
 SETTINGS = [
     'model.backbone.base_channels=8',
     'model.neck.in_channels=[8,16,32,64]',
@@ -31,21 +34,23 @@ SETTINGS = [
 
 
 class Training:
-    """One start of ``tools/train.py`` and the lines that it prints."""
+    """One start of ``tools/train.py`` and the lines that it prints.
 
-    def __init__(self, data: Path, work_dir: Path, epochs: int) -> None:
-        command = [sys.executable, '-u', 'tools/train.py', CONFIG, '--resume']
-        command += ['--bad-data', 'refuse', '--work-dir', str(work_dir)]
-        command += ['--cfg-options', *SETTINGS, f'train_cfg.max_epochs={epochs}']
-        # The schedule lasts to the end, so that every step changes the weights.
-        command += [f'param_scheduler.1.{key}={epochs}' for key in ('end', 'T_max')]
-        roots = (f'{part}_dataloader.dataset.data_root' for part in ('train', 'val'))
-        command += [f'{root}={data}/' for root in roots]
+    Args:
+        config: Config file.
+        arguments: Further arguments of ``tools/train.py``.
+        env: Environment variables beside those of this process.
+    """
+
+    def __init__(
+        self, config: str, *arguments: str, env: Optional[dict[str, str]] = None
+    ) -> None:
         self.lines: list[str] = []
         self.steps = 0
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, '-u', 'tools/train.py', config, *arguments],
             cwd=ROOT,
+            env={**os.environ, **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -88,6 +93,17 @@ class Training:
         return 0.0
 
 
+def start_training(data: Path, work_dir: Path, epochs: int) -> Training:
+    """Start or resume the soak's training."""
+    options = [*SETTINGS, f'train_cfg.max_epochs={epochs}']
+    # The schedule lasts to the end, so that every step changes the weights.
+    options += [f'param_scheduler.1.{key}={epochs}' for key in ('end', 'T_max')]
+    roots = (f'{part}_dataloader.dataset.data_root' for part in ('train', 'val'))
+    options += [f'{root}={data}/' for root in roots]
+    arguments = ['--resume', '--bad-data', 'refuse', '--work-dir', str(work_dir)]
+    return Training(CONFIG, *arguments, '--cfg-options', *options)
+
+
 def outcome(folder: Path, epochs: int) -> dict:
     """Return weights, optimizer state and log of a complete training."""
     checkpoint = load(folder / f'epoch_{epochs}.pth', 'cpu')
@@ -99,7 +115,7 @@ def outcome(folder: Path, epochs: int) -> dict:
             except ValueError:
                 continue  # cut off by a kill; its step was repeated
             kind = 'loss' if 'loss' in entry else 'validation'
-            values = {k: v for k, v in entry.items() if k not in ('time', 'data_time')}
+            values = {k: v for k, v in entry.items() if k not in UNEQUAL}
             if log.setdefault((kind, entry['step']), values) != values:
                 log['two values for one step'] = values
     return {

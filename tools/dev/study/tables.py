@@ -144,6 +144,16 @@ TABLES = {
         {n: n for n in ('stage_normalizer', 'first_normalizer', 'baseline')},
         {},
     ),
+    'gpu': Table(
+        'Table 1 on a GPU: 640 × 480 pixels, ImageNet weights, mixed precision',
+        'retinanet_gpu',
+        {
+            'baseline': 'baseline',
+            'consistent': 'default',
+            'recommended': 'default_aligned_confident',
+        },
+        {},
+    ),
     'wider_head': Table(
         'A wider and deeper head',
         'retinanet_wide',
