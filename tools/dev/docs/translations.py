@@ -27,11 +27,14 @@ CODE = re.compile(r'^```.*?^```', re.MULTILINE | re.DOTALL)
 GENERATED = re.compile(r'<!-- (\w+):begin -->.*?<!-- \1:end -->', re.DOTALL)
 # The words in the table of README.md.
 WORDS = {
-    'RetinaNet, crowds of shapes': 'RetinaNet，密集图形',
+    'Aquarium, photos': '水族馆，照片',
+    'Blood cells, photos': '血细胞，照片',
+    'Crowds of shapes': '密集图形',
+    'Blood cells, from scratch': '血细胞，从零训练',
+    '… recommended': '……推荐的检测头',
+    '… recommended (`stage`)': '……推荐的检测头（`stage`）',
     'SSD, crowds of shapes': 'SSD，密集图形',
-    'RetinaNet, blood cells': 'RetinaNet，血细胞',
-    'SSD, blood cells': 'SSD，血细胞',
-    '… with two additions (`stage`)': '……加两项扩展（`stage`）',
+    'SSD, blood cells, from scratch': 'SSD，血细胞，从零训练',
     'baseline': '基线',
     'consistent': '一致优化',
     'seeds': '种子数',
