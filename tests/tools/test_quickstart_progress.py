@@ -82,7 +82,7 @@ def test_estimate_does_not_jump_after_a_slow_step(monkeypatch, slow):
 def test_crowded_places_are_the_worst_overlaps_one_per_image():
     boxes = {
         1: [[0, 0, 10, 10], [8, 0, 10, 10], [50, 50, 10, 10]],
-        2: [[0, 0, 10, 10], [30, 0, 10, 10], [31, 0, 10, 10]],
+        2: [[0, 0, 10, 10], [30, 0, 10, 10], [32, 0, 10, 10], [0, 0, 10, 9.9]],
         3: [[0, 0, 10, 10]],
         4: [],
     }
@@ -92,5 +92,5 @@ def test_crowded_places_are_the_worst_overlaps_one_per_image():
     )
     places = quickstart.crowded_places(coco, 2)
     assert [info['id'] for info, _ in places] == [2, 1]
-    np.testing.assert_array_equal(places[0][1], [[30, 0, 40, 10], [31, 0, 41, 10]])
+    np.testing.assert_array_equal(places[0][1], [[30, 0, 40, 10], [32, 0, 42, 10]])
     np.testing.assert_array_equal(places[1][1], [[0, 0, 10, 10], [8, 0, 18, 10]])

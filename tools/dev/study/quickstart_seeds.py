@@ -34,6 +34,7 @@ from . import cached_transforms, frozen_backbone  # noqa: F401  registers them
 from .numbers import t_interval
 
 PAGE = ROOT / 'docs/results/quickstart_seeds.md'
+PICTURE = ROOT / 'docs/figures/quickstart.png'
 MODULE = 'tools.dev.study.quickstart_seeds'
 read_config = quickstart.quick_config
 CARD = """# {name}
@@ -159,11 +160,14 @@ def write_card(weights: Path, work_dir: Path, seconds: float) -> Path:
     return path
 
 
-def run(name: str, seed: int, work_dir: Path) -> dict[str, float]:
+def arguments(seed: int, work_dir: Path) -> argparse.Namespace:
+    """Return the quickstart's arguments for a seed."""
+    folder = work_dir / str(seed)
+    return argparse.Namespace(seed=seed, work_dir=folder, smoke=False, restart=False)
+
+
+def run(name: str, args: argparse.Namespace) -> dict[str, float]:
     """Train and test a model, unless it is done; return its AP in per cent."""
-    args = argparse.Namespace(
-        seed=seed, work_dir=work_dir / str(seed), smoke=False, restart=False
-    )
     path = quickstart.result_file(name, args)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +202,9 @@ def page(results: dict[int, dict[str, dict[str, float]]], command: str) -> str:
         f'95 % t-intervals over the seeds: {means}.\n\n'
         f'{markdown_table(header, lines)}\n\n'
         'BCCD test split. All runs start from the same baseline; a seed decides about '
-        "the order of the images, the flips and the new outputs' weights.\n"
+        "the order of the images, the flips and the new outputs' weights.\n\n"
+        f'The most crowded places of the test images, seed {next(iter(results))}:\n\n'
+        f'![detections](../figures/{PICTURE.name})\n'
     )
 
 
@@ -217,8 +223,10 @@ def main() -> None:
     quickstart.quick_config = cached_config
     results = {}
     for seed in args.seeds:
-        results[seed] = {n: run(n, seed, args.work_dir) for n in quickstart.MODELS}
+        options = arguments(seed, args.work_dir)
+        results[seed] = {name: run(name, options) for name in quickstart.MODELS}
         print(seed, {n: f'{aps["AP"]:.1f}' for n, aps in results[seed].items()})
+    quickstart.draw(arguments(args.seeds[0], args.work_dir), PICTURE)
     PAGE.write_text(
         page(results, shlex.join(['python', '-m', MODULE, *sys.argv[1:]])), 'utf-8'
     )
