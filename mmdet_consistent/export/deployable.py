@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.detectors import SingleStageDetector
@@ -181,6 +182,11 @@ def _part_obstacles(detector: SingleStageDetector, head: Any) -> Iterator[str]:
     ):
         if not fits:
             yield f'model.{field}.type={type(value).__name__!r} cannot be exported'
+    if any(isinstance(module, Conv2dAdaptivePadding) for module in detector.modules()):
+        yield (
+            'conv_cfg=dict(type="Conv2dAdaptivePadding") cannot be exported: its '
+            'padding would be that of one image size'
+        )
 
 
 def _suppression_obstacles(cfg: dict) -> Iterator[str]:

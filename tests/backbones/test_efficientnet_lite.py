@@ -5,12 +5,17 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
+from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from mmdet.registry import MODELS
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmdet_consistent import EfficientNetLite
 from mmdet_consistent.backbones import efficientnet_lite
-from mmdet_consistent.backbones.efficientnet_lite import WEIGHTS, to_mmdet
+from mmdet_consistent.backbones.efficientnet_lite import (
+    WEIGHTS,
+    SamePadConv2d,
+    to_mmdet,
+)
 
 CHANNELS = {2: 24, 3: 40, 4: 112, 5: 320}
 
@@ -131,17 +136,45 @@ def test_an_invalid_option_is_named(options, message):
         EfficientNetLite(**options)
 
 
-def test_onnx_file_gives_the_same_features(tmp_path):
+def test_onnx_file_gives_the_same_features_at_other_sizes(tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
     backbone = EfficientNetLite(out_indices=(3, 5)).eval()
-    images = torch.randn(1, 3, 64, 96)
     path = tmp_path / 'backbone.onnx'
-    torch.onnx.export(backbone, images, str(path), dynamo=False)
+    by_tracing = dict(dynamo=False) if torch.__version__ >= '2.5' else {}
+    torch.onnx.export(
+        backbone,
+        torch.randn(1, 3, 64, 96),
+        str(path),
+        input_names=['images'],
+        dynamic_axes=dict(images={2: 'height', 3: 'width'}),
+        **by_tracing,
+    )
     session = onnxruntime.InferenceSession(str(path))
-    found = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-    with torch.no_grad():
-        for ours, theirs in zip(found, backbone(images)):
-            np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-4)
+    for size in ((64, 96), (128, 32), (61, 83)):
+        images = torch.randn(1, 3, *size)
+        found = session.run(None, dict(images=images.numpy()))
+        with torch.no_grad():
+            for ours, theirs in zip(found, backbone(images)):
+                np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('size', [(7, 12), (12, 7), (1, 2)])
+@pytest.mark.parametrize('kernel', [1, 3, 5])
+@pytest.mark.parametrize('stride', [1, 2])
+def test_same_pad_conv_equals_mmcvs_adaptive_padding(kernel, stride, size):
+    ours = SamePadConv2d(2, 3, kernel, stride=stride, padding=kernel // 2)
+    theirs = Conv2dAdaptivePadding(2, 3, kernel, stride=stride)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(1, 2, *size)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize(
+    'options', [dict(kernel_size=4), dict(kernel_size=3, stride=3)]
+)
+def test_same_pad_conv_refuses_what_it_cannot_pad(options):
+    with pytest.raises(ValueError, match='odd, square kernel and stride 1 or 2'):
+        SamePadConv2d(2, 3, **options)
 
 
 def test_the_block_table_is_b0s_without_attention():

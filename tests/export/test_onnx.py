@@ -240,6 +240,10 @@ class OwnPreprocessor(DetDataPreprocessor):
         (dict(data_preprocessor=dict(type=OwnPreprocessor)), 'OwnPreprocessor'),
         (dict(data_preprocessor=None), 'data_preprocessor.type=.BaseDataPreprocessor'),
         (dict(backbone=dict(in_channels=1)), 'no images of three channels'),
+        (
+            dict(backbone=dict(conv_cfg=dict(type='Conv2dAdaptivePadding'))),
+            'padding would be that of one image size',
+        ),
     ],
 )
 def test_detector_that_predicts_otherwise_is_refused(changes, message):
