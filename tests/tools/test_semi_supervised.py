@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
+from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 
 from mmdet_consistent.engine.checkpoint import load
@@ -84,6 +86,8 @@ def folder(tmp_path_factory):
 def trained(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        # A visualizer lives as long as its process; this one is to be made anew.
+        patch.setattr(DetLocalVisualizer, '_instance_dict', OrderedDict())
         run_tool(ROOT / 'tools/train.py', 'small.py', '--work-dir', 'work')
     return folder
 
