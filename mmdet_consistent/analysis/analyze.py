@@ -32,7 +32,7 @@ class AnalysisError(UserError, ValueError):
 
 
 class Analysis(NamedTuple):
-    """What an analysis has written.
+    """Paths and numbers that an analysis has written.
 
     Attributes:
         page: The page, ``report.html``.

@@ -132,7 +132,7 @@ def precision_and_recall(summaries: list[Summary]) -> list[Chart]:
 
 
 def by_class(summaries: list[Summary]) -> list[Chart]:
-    """Precision by recall and by score of each class; most objects first."""
+    """Precision by recall and by score of each class, those with most objects first."""
     first = summaries[0]
     drawn = []
     for label in np.argsort(-first.matched.num_objects, kind='stable').tolist():

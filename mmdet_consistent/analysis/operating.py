@@ -88,7 +88,7 @@ def mean_curve(matched: Matched, thresholds: Optional[NDArray] = None) -> Curve:
 
 
 def _thresholds(scores: NDArray) -> NDArray:
-    """Return the different scores, falling; of many, some at equal distances."""
+    """Return the different scores, falling. Of many, return some at equal distances."""
     falling = np.unique(scores)[::-1]
     number = min(len(falling), MAX_THRESHOLDS)
     return falling[np.linspace(0, len(falling) - 1, number).astype(int)]

@@ -18,7 +18,7 @@ def trained_names(checkpoint: dict) -> list[str]:
 
 
 def dataset_names(metainfo: Any) -> list[str]:
-    """Return the classes in the metainfo of a data set; of joined ones, the first's."""
+    """Return the classes in the metainfo of a data set, or of the first joined one."""
     if isinstance(metainfo, (list, tuple)):  # mmdet's joined sets, if they differ
         metainfo = metainfo[0]
     return list((metainfo or {}).get('classes') or ())

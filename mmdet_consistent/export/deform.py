@@ -73,7 +73,7 @@ def deform_conv2d(
 def _modulated(
     x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Any, *rest: Any
 ) -> Tensor:
-    """Convolve with a weight for each point; the arguments are mmcv's."""
+    """Convolve with a weight for each point. The arguments are mmcv's."""
     return deform_conv2d(x, offset, weight, *rest, mask=mask, bias=bias)
 
 

@@ -1,4 +1,4 @@
-"""One training logs to TensorBoard, W&B and MLflow; each is read back."""
+"""One training logs to TensorBoard, W&B and MLflow, and each is read back."""
 
 import pytest
 from mmengine.config import Config

@@ -5,7 +5,7 @@ Detections below the threshold are dropped first, and the others matched anew.
 
 
 def overlap(box, other, crowd=False):
-    """IoU of two boxes, xyxy; of a crowd region, the share of ``box`` inside it."""
+    """IoU of two boxes, xyxy. With a crowd region, the share of ``box`` inside it."""
     width = min(box[2], other[2]) - max(box[0], other[0])
     height = min(box[3], other[3]) - max(box[1], other[1])
     shared = max(width, 0) * max(height, 0)

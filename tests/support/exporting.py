@@ -91,7 +91,7 @@ def make_images(batch, height, width, channels=3):
 
 
 def by_mmdet(detector, images, sizes, **test_cfg):
-    """mmdet's own preprocessing and prediction; with test_cfg, no suppression."""
+    """mmdet's own preprocessing and prediction. With test_cfg, no suppression."""
     inputs, samples = [], []
     for image, (high, wide) in zip(images, sizes.tolist()):
         bgr = image[:high, :wide, ::-1].transpose(2, 0, 1).copy()

@@ -11,7 +11,7 @@ from tools.dev.gpu.resume import DRY, check_resume
 
 
 class FakeTraining:
-    """A training of no steps; ``losses`` are those that it logs."""
+    """A training of no steps that logs ``losses``."""
 
     losses: dict = {}
 

@@ -87,7 +87,7 @@ def test_crash_of_a_process_is_an_error_of_its_own_job(tmp_path, monkeypatch):
 
 
 def test_plans_differ_in_size_alone(tmp_path):
-    """Every row of both plans has a config; the real one trains in half precision."""
+    """Every row of both plans has a config. The real one trains in half precision."""
     for plan in (REAL, DRY):
         rows = jobs(plan, tmp_path)
         assert {job.row for job in rows} == {job.row for job in rows[:3]}

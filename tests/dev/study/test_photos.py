@@ -17,7 +17,7 @@ def write_image(folder, name, width, height):
 
 @pytest.fixture
 def coco(tmp_path, monkeypatch):
-    """A COCO folder with three photos; the set has two of them, in two splits."""
+    """A COCO folder with three photos, of which the set has two, in two splits."""
     monkeypatch.setattr(photos, 'IDS', tmp_path / 'ids.json')
     photos.IDS.write_text(json.dumps(dict(train=[7], test=[9])))
     folder = tmp_path / 'coco'
