@@ -70,6 +70,16 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def positives_of(runner: Runner, outputs: dict) -> dict[str, float]:
+    """Return the number of positives of each stage in the last training step."""
+    positives = {k: float(v) for k, v in outputs.items() if k.startswith('num_pos')}
+    if not positives:  # mmdet's own head: those of its last assignment
+        infos = runner.model.bbox_head._raw_positive_infos
+        sampled = infos.get('sampling_results', ())
+        positives['num_pos'] = float(sum(len(result.pos_inds) for result in sampled))
+    return positives
+
+
 class ReportHook(Hook):
     """Sends the progress of a training to the main process, and records its steps.
 
@@ -93,13 +103,8 @@ class ReportHook(Hook):
     ) -> None:
         """Record a step and report it."""
         self.step_seconds.append(time.perf_counter() - self.start)
-        positives = {k: v for k, v in outputs.items() if k.startswith('num_pos')}
-        if not positives:  # mmdet's own head: those of its last assignment
-            infos = runner.model.bbox_head._raw_positive_infos
-            sampled = infos.get('sampling_results', ())
-            positives['num_pos'] = sum(len(result.pos_inds) for result in sampled)
-        for name, value in positives.items():
-            self.num_pos.setdefault(name, []).append(float(value))
+        for name, value in positives_of(runner, outputs).items():
+            self.num_pos.setdefault(name, []).append(value)
         message = dict(
             done=runner.iter + 1,
             total=runner.max_iters,

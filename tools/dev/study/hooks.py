@@ -7,6 +7,8 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, set_random_seed
 
+from tools.quickstart import positives_of
+
 
 class EpochSeedHook(Hook):
     """Seeds all random numbers of an epoch by the seed and the epoch's number.
@@ -47,13 +49,8 @@ class RecordHook(Hook):
     ) -> None:
         """Record a step."""
         self.step_seconds.append(time.perf_counter() - self.start)
-        positives = {k: v for k, v in outputs.items() if k.startswith('num_pos')}
-        if not positives:  # mmdet's own head: those of its last assignment
-            infos = runner.model.bbox_head._raw_positive_infos
-            sampled = infos.get('sampling_results', ())
-            positives['num_pos'] = sum(len(result.pos_inds) for result in sampled)
-        for name, value in positives.items():
-            self.num_pos.setdefault(name, []).append(float(value))
+        for name, value in positives_of(runner, outputs).items():
+            self.num_pos.setdefault(name, []).append(value)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Write how far the training has come."""
